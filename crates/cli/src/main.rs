@@ -1,0 +1,3 @@
+//! The command `alpine`.
+
+fn main() {}

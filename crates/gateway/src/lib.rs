@@ -1,0 +1,1 @@
+//! The door to a session's agent: one-time link, cookie, proxy.

@@ -1,0 +1,1 @@
+//! Runs git so that nothing of a repository is ever executed.

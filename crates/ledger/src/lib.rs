@@ -1,0 +1,1 @@
+//! The durable record of sessions, operations and events; refuses an illegal change.

@@ -1,0 +1,59 @@
+//! Time: milliseconds since the epoch, from one injected clock.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// Milliseconds since the Unix epoch; shown as RFC 3339 UTC with milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// This time and `span` more.
+    #[must_use]
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_millis() as u64))
+    }
+
+    /// How long ago `earlier` was; zero when it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+        write!(f, "{time:.3}")
+    }
+}
+
+/// Where time comes from.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// Milliseconds since this machine booted, suspended time included; no setting of the clock moves it.
+    fn boot_ms(&self) -> u64;
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        Timestamp(millis(time))
+    }
+
+    fn boot_ms(&self) -> u64 {
+        millis(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+    }
+}
+
+fn millis(time: rustix::time::Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}

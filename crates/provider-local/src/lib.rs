@@ -1,0 +1,1 @@
+//! The built-in provider on this machine.
