@@ -1,0 +1,121 @@
+//! What goes with every call: who asks, under which fence, until when, and where its events go.
+
+use crate::ProviderError;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The plain part of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The operation that asks.
+    pub operation_id: String,
+    /// The fence of its lease. A provider keeps the highest it has seen of a sandbox and refuses lower ones.
+    pub fence: u64,
+    /// Which try of this step it is, from 1.
+    pub attempt: u32,
+    /// How long the caller will wait from now, in milliseconds; 0 for no limit.
+    pub deadline_ms: u64,
+    /// W3C trace context, if there is one.
+    #[serde(default)]
+    pub traceparent: Option<String>,
+}
+
+/// A call: its plain part, and the channel of what it says while it runs.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Who asks, under which fence, until when.
+    pub meta: Meta,
+    events: Option<mpsc::Sender<CallEvent>>,
+}
+
+/// What a call says before it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallEvent {
+    /// Work has moved on; each of these starts the time limit for work without progress anew.
+    Progress {
+        /// What is being done.
+        what: String,
+        /// How much is done: bytes or items.
+        done: u64,
+        /// How much there is, where that is known.
+        total: Option<u64>,
+    },
+    /// Output of a command, or of a log.
+    Stdout(Vec<u8>),
+    /// Error output of a command.
+    Stderr(Vec<u8>),
+    /// Something the user should know though the call goes on.
+    Warning(String),
+}
+
+/// What a running `exec` is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecInput {
+    /// Standard input.
+    Data(Vec<u8>),
+    /// The end of standard input.
+    Eof,
+    /// The number of a signal to deliver.
+    Signal(i32),
+}
+
+impl Call {
+    /// A call whose events are received by the other end of `events`.
+    #[must_use]
+    pub fn new(meta: Meta, events: mpsc::Sender<CallEvent>) -> Self {
+        Self {
+            meta,
+            events: Some(events),
+        }
+    }
+
+    /// A call whose events nobody wants.
+    #[must_use]
+    pub fn quiet(meta: Meta) -> Self {
+        Self { meta, events: None }
+    }
+
+    /// How long the caller will wait.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        (self.meta.deadline_ms > 0).then(|| Duration::from_millis(self.meta.deadline_ms))
+    }
+
+    /// Sends output, waiting while the receiver is slow.
+    ///
+    /// # Errors
+    /// `Cancelled` when the receiver is gone.
+    pub async fn send(&self, event: CallEvent) -> Result<(), ProviderError> {
+        match &self.events {
+            None => Ok(()),
+            Some(events) => events
+                .send(event)
+                .await
+                .map_err(|_| ProviderError::cancelled("the caller has gone")),
+        }
+    }
+
+    /// Reports progress, unless the receiver is busy.
+    pub fn progress(&self, what: &str, done: u64, total: Option<u64>) {
+        self.offer(CallEvent::Progress {
+            what: what.to_owned(),
+            done,
+            total,
+        });
+    }
+
+    /// Says something the user should know.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.offer(CallEvent::Warning(text.into()));
+    }
+
+    fn offer(&self, event: CallEvent) {
+        if let Some(events) = &self.events {
+            // A full channel means that earlier news is still unread: this piece may be lost.
+            let _ = events.try_send(event);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+use super::{BranchName, CommitId, RepoUrl, RepoUrlError, Transport};
+use proptest::prelude::*;
+use std::path::Path;
+
+fn parse(text: &str) -> Result<RepoUrl, RepoUrlError> {
+    RepoUrl::parse(text, Path::new("/home/me/work"))
+}
+
+#[test]
+fn addresses_are_normalised() {
+    for (given, text, transport, host) in [
+        (
+            "https://GitHub.com/o/r.git",
+            "https://github.com/o/r.git",
+            Transport::Https,
+            Some("github.com"),
+        ),
+        (
+            "HTTPS://github.com:8443/o/r",
+            "https://github.com:8443/o/r",
+            Transport::Https,
+            Some("github.com:8443"),
+        ),
+        (
+            "ssh://git@host:22/o/r",
+            "ssh://git@host:22/o/r",
+            Transport::Ssh,
+            Some("host:22"),
+        ),
+        (
+            "git@github.com:o/r.git",
+            "git@github.com:o/r.git",
+            Transport::Ssh,
+            Some("github.com"),
+        ),
+        (
+            "http://127.0.0.1:3000/r",
+            "http://127.0.0.1:3000/r",
+            Transport::Http,
+            Some("127.0.0.1:3000"),
+        ),
+        (
+            "http://[::1]:3000/r",
+            "http://[::1]:3000/r",
+            Transport::Http,
+            Some("[::1]:3000"),
+        ),
+        ("file:///srv/r", "/srv/r", Transport::File, None),
+        (".", "/home/me/work", Transport::File, None),
+        ("../r", "/home/me/r", Transport::File, None),
+        ("a dir/r", "/home/me/work/a dir/r", Transport::File, None),
+        ("./a:b", "/home/me/work/a:b", Transport::File, None),
+    ] {
+        let url = parse(given).unwrap();
+        assert_eq!(
+            (url.as_str(), url.transport(), url.host()),
+            (text, transport, host),
+            "{given}"
+        );
+        assert_eq!(
+            RepoUrl::try_from(url.as_str().to_owned()).unwrap(),
+            url,
+            "{given}"
+        );
+    }
+}
+
+#[test]
+fn hostile_addresses_are_refused() {
+    for given in [
+        "",
+        "-",
+        "--upload-pack=touch /tmp/x",
+        "ext::sh -c id",
+        "fd::7",
+        "https://user:secret@github.com/o/r",
+        "https://token@github.com/o/r",
+        "ssh://git:pw@host/r",
+        "ssh://-oProxyCommand=id/r",
+        "ssh://git@-host/r",
+        "-o@host:r",
+        "git@-oProxyCommand=id:r",
+        "git@host:-r",
+        "git@host:",
+        "host:path",
+        "http://example.com/r",
+        "git://example.com/r",
+        "ftp://example.com/r",
+        "https://",
+        "https:///r",
+        "https://github.com",
+        "https://github.com/",
+        "https://github.com/a b",
+        "https://git hub.com/r",
+        "https://host:99999/r",
+        "https://[::1/r",
+        "a\nb",
+        "a\u{0}b",
+        "https://github.com/o/r\u{1b}[2J",
+        "file://host/r",
+    ] {
+        assert!(
+            parse(given).is_err(),
+            "{given:?} was accepted: {:?}",
+            parse(given)
+        );
+    }
+}
+
+#[test]
+fn branches_follow_git() {
+    for name in [
+        "main",
+        "feature/x",
+        "a.b",
+        "ünï",
+        "x@y",
+        "a-b_c",
+        "1",
+        "x/y/z",
+        "@x",
+    ] {
+        assert!(BranchName::new(name).is_some(), "{name}");
+    }
+    for name in [
+        "", "-x", "@", "HEAD", ".a", "a.", "a/.b", "a..b", "a b", "a~b", "a^b", "a:b", "a?b",
+        "a*b", "a[b", "a\\b", "/a", "a/", "a//b", "a.lock", "a.lock/b", "a@{b", "a\u{7f}b", "a\nb",
+    ] {
+        assert!(BranchName::new(name).is_none(), "{name:?}");
+    }
+}
+
+#[test]
+fn commits_are_full_ids() {
+    assert!(CommitId::new(&"a".repeat(40)).is_some());
+    assert!(CommitId::new(&"0".repeat(64)).is_some());
+    for id in ["", "abc", &"A".repeat(40), &"g".repeat(40), &"a".repeat(41)] {
+        assert!(CommitId::new(id).is_none(), "{id}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_accepted_is_safe_for_git(text in "\\PC{0,40}|[-a-z@:/.\\[\\]]{0,40}") {
+        if let Ok(url) = parse(&text) {
+            prop_assert!(!url.as_str().starts_with('-'));
+            prop_assert!(!url.as_str().contains("::") || url.host().is_none_or(|h| h.contains('[')) || url.transport() == Transport::File || url.as_str().starts_with("http") || url.as_str().starts_with("ssh"));
+            prop_assert!(!url.as_str().chars().any(char::is_control));
+            prop_assert_eq!(RepoUrl::try_from(url.as_str().to_owned()), Ok(url.clone()));
+        }
+    }
+
+    #[test]
+    fn branch_names_never_panic(text in any::<String>()) {
+        if let Some(name) = BranchName::new(&text) {
+            prop_assert!(!name.as_str().starts_with('-') && !name.as_str().contains(".."));
+        }
+    }
+}

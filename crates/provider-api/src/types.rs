@@ -1,0 +1,455 @@
+//! The requests and replies of every method. All are plain data.
+
+use crate::{AgentSpec, BranchName, CommitId, GitCredential, RepoUrl, Secret, wire};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// A sandbox: the engine chooses the id and records it before the sandbox is made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SandboxId(String);
+
+impl SandboxId {
+    /// Takes an id of ASCII letters, digits, `_` and `-`, which is safe as a file's name.
+    #[must_use]
+    pub fn new(id: &str) -> Option<Self> {
+        let fits = (1..=128).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+            && !id.starts_with('-');
+        fits.then(|| Self(id.to_owned()))
+    }
+
+    /// The text of the id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a provider is and does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeReply {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The isolation that a sandbox made now would get.
+    pub isolation: Isolation,
+    /// Whether `capture` needs the sandbox to run, so that `stop` has to do it.
+    #[serde(default)]
+    pub captures_in_stop: bool,
+}
+
+/// How a sandbox is kept apart from its host, honestly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// `namespaces`, `landlock`, `process`, or a provider's own word.
+    pub tier: String,
+    /// The layers in force.
+    #[serde(default)]
+    pub layers: Vec<String>,
+    /// Limit (memory, cpu, pids, …) → `enforced`, `soft` or `none`.
+    #[serde(default)]
+    pub limits: BTreeMap<String, String>,
+    /// What is not there.
+    #[serde(default)]
+    pub missing: Vec<MissingLayer>,
+}
+
+/// A layer of isolation that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingLayer {
+    /// Which.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What would bring it.
+    pub fix: String,
+}
+
+/// Asks for a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionRequest {
+    /// Its id.
+    pub sandbox_id: SandboxId,
+    /// The ledger that owns it; it bears this for life.
+    pub ledger_id: String,
+    /// The session it belongs to.
+    pub session_id: String,
+    /// Whether weak isolation is acceptable.
+    #[serde(default)]
+    pub allow_unsandboxed: bool,
+}
+
+/// A sandbox that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionReply {
+    /// The workspace as the host sees it, where it can.
+    pub workspace_path: Option<PathBuf>,
+    /// The isolation it got.
+    pub isolation: Isolation,
+}
+
+/// Asks for a repository in the workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncRepoRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// The repository.
+    pub repo: RepoUrl,
+    /// The branch that is checked out.
+    pub branch: BranchName,
+    /// The commit it is to point at, even if the remote's branch has moved since.
+    pub commit: CommitId,
+    /// What opens the remote.
+    #[serde(default)]
+    pub credential: Option<GitCredential>,
+}
+
+/// The workspace holds the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncRepoReply {
+    /// What HEAD is now.
+    pub head: CommitId,
+}
+
+/// Asks for the dependencies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+}
+
+/// The install step exited 0, or there was none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallReply {
+    /// The command that ran; none when nothing was found to install.
+    pub command: Option<String>,
+    /// What it was found by: a file's name.
+    pub found_by: Option<String>,
+}
+
+/// Asks for the agent's server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartAgentRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// The agent.
+    pub agent: AgentSpec,
+    /// Variables for the agent alone; never recorded.
+    #[serde(default, with = "wire::map")]
+    pub env: BTreeMap<String, Secret<String>>,
+    /// How long it may take to become ready, in milliseconds.
+    pub ready_ms: u64,
+    /// What the page tells of the session: no secrets.
+    #[serde(default)]
+    pub page: PageFacts,
+}
+
+/// What the built-in page tells of its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageFacts {
+    /// The session.
+    pub session_id: String,
+    /// The repository.
+    pub repo_url: String,
+    /// The branch.
+    pub branch: String,
+    /// The commit.
+    pub commit: String,
+}
+
+/// The agent runs and has answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartAgentReply {
+    /// Its address, without a secret; none where it serves nothing.
+    pub url: Option<String>,
+}
+
+/// Asks for a way in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAgentRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// How long the link is good for, in milliseconds.
+    pub link_ms: u64,
+}
+
+/// A way in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAgentReply {
+    /// The address, without a secret.
+    pub url: String,
+    /// The same with a token that works once.
+    #[serde(with = "wire")]
+    pub open_url: Secret<String>,
+    /// The user name that the address takes by HTTP Basic.
+    pub username: String,
+    /// The password that goes with it.
+    #[serde(with = "wire")]
+    pub password: Secret<String>,
+}
+
+/// Asks how a sandbox is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// Whether to look inside too: HEAD, a write probe, the agent's answer. Without it the call is a matter of milliseconds.
+    pub probe: bool,
+}
+
+/// How a sandbox is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectReply {
+    /// Whether it runs.
+    pub state: SandboxState,
+    /// What looking inside found.
+    #[serde(default)]
+    pub probe: Option<ProbeReply>,
+}
+
+/// Whether a sandbox runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxState {
+    /// It runs.
+    Running,
+    /// It was stopped or has ended; its storage is there.
+    Exited,
+    /// There is none, or its storage is gone.
+    Missing,
+    /// This can't be told now, or by this version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl SandboxState {
+    /// The name in output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SandboxState::Running => "running",
+            SandboxState::Exited => "exited",
+            SandboxState::Missing => "missing",
+            SandboxState::Unknown => "unknown",
+        }
+    }
+}
+
+/// What looking inside a sandbox found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// What HEAD is.
+    pub head: Option<CommitId>,
+    /// Whether a file could be written to the workspace and removed again.
+    pub writable: bool,
+    /// Whether the agent answered 200–399; none where it serves nothing.
+    pub agent_ready: Option<bool>,
+}
+
+/// Asks which sandboxes bear a ledger's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRequest {
+    /// The ledger.
+    pub ledger_id: String,
+}
+
+/// The sandboxes of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReply {
+    /// One entry each.
+    pub sandboxes: Vec<ListedSandbox>,
+}
+
+/// One sandbox of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedSandbox {
+    /// Its id.
+    pub sandbox_id: SandboxId,
+    /// The session it was made for.
+    pub session_id: String,
+    /// Whether it runs.
+    pub state: SandboxState,
+}
+
+/// Asks for a command in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Variables beside the sandbox's own.
+    #[serde(default, with = "wire::map")]
+    pub env: BTreeMap<String, Secret<String>>,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecReply {
+    /// With an exit status.
+    Exited(i32),
+    /// By a signal.
+    Signalled(i32),
+}
+
+/// Asks for a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// Which.
+    pub log: LogName,
+    /// Whether to go on as it grows, until the sandbox ends or the call is dropped.
+    pub follow: bool,
+}
+
+/// Which log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogName {
+    /// The install step's.
+    Install,
+    /// The agent's.
+    Agent,
+}
+
+/// The log's end was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsReply {}
+
+/// Asks for the end of every process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// How long they get after the graceful signal, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// No process of the sandbox is left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopReply {
+    /// Whether some had to be killed.
+    pub forced: bool,
+}
+
+/// Asks for the workspace as a file that can be persisted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// Which attempt to persist it is for.
+    pub generation: u64,
+}
+
+/// A workspace that was captured and waits to be persisted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedSnapshot {
+    /// How the provider finds it again.
+    pub staging_id: String,
+    /// BLAKE3 of its bytes, in hex.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How many files, directories and links it holds.
+    pub entries: u64,
+    /// What was left out, and why.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something that is not in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Which path.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Asks for a durable object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// The session.
+    pub session_id: String,
+    /// Which attempt it is.
+    pub generation: u64,
+    /// The metadata payload, byte for byte.
+    pub payload: String,
+    /// The captured workspace; none when it is lost.
+    pub snapshot: Option<StagedSnapshot>,
+}
+
+/// A durable object was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistReply {
+    /// Its id.
+    pub durable_object_id: String,
+}
+
+/// Asks for a durable object, read from the store itself and not from any cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadObjectRequest {
+    /// The object.
+    pub durable_object_id: String,
+}
+
+/// What the store holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadObjectReply {
+    /// The metadata payload, byte for byte.
+    pub payload: String,
+    /// The snapshot's digest and size, computed from every byte of it.
+    pub snapshot: Option<ReadSnapshot>,
+}
+
+/// A snapshot as it was read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadSnapshot {
+    /// BLAKE3 of its bytes, in hex.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Asks for a durable object's workspace in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// The object.
+    pub durable_object_id: String,
+}
+
+/// The workspace is back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreReply {
+    /// How many files, directories and links it holds.
+    pub entries: u64,
+}
+
+/// Asks for the end of a sandbox and of everything it stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestroyRequest {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+}
+
+/// The sandbox is gone and its id will not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestroyReply {}
