@@ -9,7 +9,9 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x8f6d_5c1e_2b7a_5e43_9c0d_6a1f_4be2
 
 /// The UUID v5, in simple form, of the compact JSON array of `parts`.
 fn derive(parts: &serde_json::Value) -> String {
-    Uuid::new_v5(&NAMESPACE, parts.to_string().as_bytes()).simple().to_string()
+    Uuid::new_v5(&NAMESPACE, parts.to_string().as_bytes())
+        .simple()
+        .to_string()
 }
 
 /// A session: `ses_` and the UUID of its owner and client request id.
@@ -21,7 +23,14 @@ impl SessionId {
     /// The id of the session that `principal` asked for with `client_request_id`.
     #[must_use]
     pub fn derive(principal: &str, client_request_id: &str) -> Self {
-        Self(format!("ses_{}", derive(&serde_json::json!(["session", principal, client_request_id]))))
+        Self(format!(
+            "ses_{}",
+            derive(&serde_json::json!([
+                "session",
+                principal,
+                client_request_id
+            ]))
+        ))
     }
 
     /// An id that was recorded before.
@@ -46,7 +55,15 @@ impl OperationId {
     /// The id of the `n`th operation of `action` on `session`.
     #[must_use]
     pub fn derive(session: &SessionId, action: &str, n: u64) -> Self {
-        Self(format!("op_{}", derive(&serde_json::json!(["operation", session.as_str(), action, n]))))
+        Self(format!(
+            "op_{}",
+            derive(&serde_json::json!([
+                "operation",
+                session.as_str(),
+                action,
+                n
+            ]))
+        ))
     }
 
     /// An id that was recorded before.

@@ -70,8 +70,16 @@ impl State {
             State::Installing => &[State::Ready, State::Failing],
             State::Ready | State::CloseFailed => &[State::Stopping],
             State::Failing => &[State::Failed, State::CleanupFailed],
-            State::Stopping => &[State::Persisting, State::StoppedUnpersisted, State::CloseFailed],
-            State::Persisting => &[State::Stopped, State::PersistFailed, State::StoppedUnpersisted],
+            State::Stopping => &[
+                State::Persisting,
+                State::StoppedUnpersisted,
+                State::CloseFailed,
+            ],
+            State::Persisting => &[
+                State::Stopped,
+                State::PersistFailed,
+                State::StoppedUnpersisted,
+            ],
             State::StoppedUnpersisted | State::PersistFailed => &[State::Persisting, State::Failed],
             State::CleanupFailed => &[State::Failing],
             State::Stopped | State::Failed => &[],
@@ -94,7 +102,10 @@ impl State {
     #[must_use]
     pub const fn needs_user(self) -> bool {
         match self {
-            State::PersistFailed | State::StoppedUnpersisted | State::CleanupFailed | State::CloseFailed => true,
+            State::PersistFailed
+            | State::StoppedUnpersisted
+            | State::CleanupFailed
+            | State::CloseFailed => true,
             State::Requested
             | State::Provisioning
             | State::RepoSyncing

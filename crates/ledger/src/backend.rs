@@ -1,0 +1,125 @@
+//! The file under redb: its locks are tried until a deadline instead of being waited for without end.
+
+use crate::error::LockTimeout;
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The first and the longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(8));
+
+/// A file whose locks are tried until a deadline.
+#[derive(Debug)]
+pub(crate) struct PatientFile {
+    file: FileBackend,
+    patience: Duration,
+}
+
+impl PatientFile {
+    pub(crate) fn new(file: File, patience: Duration) -> Result<Self, redb::DatabaseError> {
+        Ok(Self {
+            file: FileBackend::new(file)?,
+            patience,
+        })
+    }
+
+    fn acquire(
+        &self,
+        mut attempt: impl FnMut() -> Result<bool, BackendError>,
+    ) -> Result<(), BackendError> {
+        if wait_until(self.patience, &mut attempt)? {
+            return Ok(());
+        }
+        let timeout = LockTimeout {
+            waited: self.patience,
+        };
+        Err(BackendError::Io(io::Error::new(
+            io::ErrorKind::TimedOut,
+            timeout,
+        )))
+    }
+}
+
+/// Tries until it succeeds (`true`) or the time is over (`false`), with a growing, jittered pause in between.
+pub(crate) fn wait_until<E>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<bool, E>,
+) -> Result<bool, E> {
+    let mut start = None;
+    let mut pause = PAUSES.0;
+    loop {
+        if attempt()? {
+            return Ok(true);
+        }
+        let waited = start.get_or_insert_with(Instant::now).elapsed();
+        let Some(left) = patience.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            return Ok(false);
+        };
+        thread::sleep(jittered(pause).min(left));
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// Between half of the pause and all of it, so that processes that were woken together part.
+fn jittered(pause: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+impl StorageBackend for PatientFile {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), io::Error> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.acquire(|| self.file.try_lock_range(start, end))
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.acquire(|| self.file.try_lock_shared_range(start, end))
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}

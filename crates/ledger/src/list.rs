@@ -1,0 +1,159 @@
+//! Lists of sessions, from the covering index alone.
+
+use crate::store::{Order, Span};
+use crate::tables::{BY_OWNER, Key, split_text};
+use crate::{LedgerError, SessionRecord, SessionSummary, Snapshot, State, Timestamp};
+use std::ops::ControlFlow;
+
+/// Which sessions to list.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// Whose; everybody's when none.
+    pub owner: Option<String>,
+    /// In which states; in any when empty.
+    pub states: Vec<State>,
+    /// Ended sessions only when they were written at this time or later; all when none.
+    pub ended_since: Option<Timestamp>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// Sessions, those that were written last first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The sessions.
+    pub sessions: Vec<SessionSummary>,
+    /// Whether the limit left some out.
+    pub truncated: bool,
+}
+
+/// Sessions that are active or wait for their user, however old.
+pub(crate) const UNFINISHED: u8 = 0;
+/// Sessions whose state is final.
+pub(crate) const FINISHED: u8 = 1;
+
+/// The class of a session in the indexes.
+pub(crate) fn class(state: State) -> u8 {
+    if state.is_terminal() {
+        FINISHED
+    } else {
+        UNFINISHED
+    }
+}
+
+/// The part of an index key that puts what was written last first.
+pub(crate) fn newest_first(at: Timestamp) -> u64 {
+    !at.0
+}
+
+/// The key of a session in the covering index.
+pub(crate) fn owner_key(session: &SessionRecord) -> Key {
+    Key::text(&session.new.owner)
+        .and_byte(class(session.state))
+        .and_number(newest_first(session.updated_at))
+        .and_last(session.session_id.as_str())
+}
+
+/// What the covering index holds of a session.
+pub(crate) fn summary(session: &SessionRecord) -> SessionSummary {
+    let digest = session
+        .workspace_snapshot
+        .as_ref()
+        .and_then(|snapshot| snapshot.get("digest")?.as_str());
+    SessionSummary {
+        session_id: session.session_id.clone(),
+        name: session.new.name.clone(),
+        state: session.state,
+        repo_url: session.new.repo_url.clone(),
+        branch: session.new.branch.clone(),
+        provider: session.new.provider.clone(),
+        opencode_url: session.opencode_url.clone(),
+        updated_at: session.updated_at,
+        owner_principal_id: session.new.owner.clone(),
+        destroy_pending: session.destroy_pending,
+        workspace_digest: digest.map(str::to_owned),
+    }
+}
+
+impl Snapshot<'_> {
+    /// The sessions of a query.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn list(&self, query: &ListQuery) -> Result<Page, LedgerError> {
+        let owners = match &query.owner {
+            Some(owner) => vec![owner.clone()],
+            None => self.owners()?,
+        };
+        let mut sessions = Vec::new();
+        for owner in &owners {
+            for class in [UNFINISHED, FINISHED] {
+                self.collect(query, owner, class, &mut sessions)?;
+            }
+        }
+        sessions.sort_by(|a, b| {
+            b.updated_at
+                .cmp(&a.updated_at)
+                .then_with(|| a.session_id.cmp(&b.session_id))
+        });
+        let truncated = sessions.len() > query.limit;
+        sessions.truncate(query.limit);
+        Ok(Page {
+            sessions,
+            truncated,
+        })
+    }
+
+    /// Everybody who owns a session.
+    pub(crate) fn owners(&self) -> Result<Vec<String>, LedgerError> {
+        let mut owners: Vec<String> = Vec::new();
+        let mut span = Span {
+            start: Vec::new(),
+            end: None,
+        };
+        loop {
+            let mut next = None;
+            self.store.scan(BY_OWNER, &span, Order::Forward, |key, _| {
+                let (owner, _) = split_text(key).ok_or_else(|| self.bad_key(BY_OWNER))?;
+                next = Some(owner.to_owned());
+                Ok(ControlFlow::Break(()))
+            })?;
+            let Some(owner) = next else { return Ok(owners) };
+            let Some(after) = Span::of(Key::text(&owner).as_bytes()).end else {
+                return Ok(owners);
+            };
+            span.start = after;
+            owners.push(owner);
+        }
+    }
+
+    /// Adds one class of one owner's sessions: one more than the limit, so that a page knows it left some out.
+    fn collect(
+        &self,
+        query: &ListQuery,
+        owner: &str,
+        class: u8,
+        sessions: &mut Vec<SessionSummary>,
+    ) -> Result<(), LedgerError> {
+        let start = Key::text(owner).and_byte(class);
+        let mut span = Span::of(start.as_bytes());
+        if let (FINISHED, Some(since)) = (class, query.ended_since)
+            && let Some(end) = newest_first(since).checked_add(1)
+        {
+            span.end = Some(start.and_number(end).as_bytes().to_vec());
+        }
+        let mut found = 0;
+        self.store.scan(BY_OWNER, &span, Order::Forward, |_, json| {
+            let session: SessionSummary = self.store.parse(BY_OWNER, json)?;
+            if query.states.is_empty() || query.states.contains(&session.state) {
+                sessions.push(session);
+                found += 1;
+            }
+            Ok(if found > query.limit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! Rows of bytes in redb: every call is guarded against panics, every row against damage.
+
+use crate::error::from_redb;
+use crate::site::Site;
+use crate::tables::end_of;
+use crate::{LedgerError, codec};
+use redb::{
+    AccessGuard, Builder, ConcurrencyMode, Range, ReadOnlyTable, ReadTransaction, ReadableTable,
+    Table, TableDefinition, WriteTransaction,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::Any;
+use std::fmt;
+use std::ops::{Bound, ControlFlow};
+use std::panic::{self, AssertUnwindSafe};
+
+/// How much of the file one handle may keep in memory; a process has a reader and a writer.
+const CACHE: usize = 8 * 1024 * 1024;
+
+/// How every ledger is opened.
+pub(crate) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .set_concurrency_mode(ConcurrencyMode::MultiWriter)
+        .set_cache_size(CACHE);
+    builder
+}
+
+/// Runs something of redb's. It trusts its file, and may panic when the file is damaged.
+pub(crate) fn guard<T>(
+    site: &Site,
+    call: impl FnOnce() -> Result<T, redb::Error>,
+) -> Result<T, LedgerError> {
+    match panic::catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| from_redb(site, error)),
+        Err(payload) => Err(site.corrupt(format!("reading it failed: {}", said(payload.as_ref())))),
+    }
+}
+
+fn said(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason given")
+}
+
+/// Which end of a range comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// From the first to the last.
+    Forward,
+    /// From the last to the first.
+    Backward,
+}
+
+/// Rows from `start` until before `end`.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub(crate) start: Vec<u8>,
+    pub(crate) end: Option<Vec<u8>>,
+}
+
+impl Span {
+    /// All rows whose key starts with `prefix`.
+    pub(crate) fn of(prefix: &[u8]) -> Self {
+        Self {
+            start: prefix.to_vec(),
+            end: end_of(prefix),
+        }
+    }
+
+    fn upper(&self) -> Bound<&[u8]> {
+        self.end
+            .as_deref()
+            .map_or(Bound::Unbounded, Bound::Excluded)
+    }
+}
+
+/// The rows of one transaction.
+pub(crate) struct Store<'a> {
+    pub(crate) site: &'a Site,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Empty,
+    Read(&'a ReadTransaction),
+    Write(&'a WriteTransaction),
+}
+
+type Bytes = &'static [u8];
+
+enum Rows<'a> {
+    Read(ReadOnlyTable<Bytes, Bytes>),
+    Write(Table<'a, Bytes, Bytes>),
+}
+
+impl Rows<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<AccessGuard<'_, Bytes>>, redb::StorageError> {
+        match self {
+            Rows::Read(table) => ReadableTable::get(table, key),
+            Rows::Write(table) => table.get(key),
+        }
+    }
+
+    fn range(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> Result<Range<'_, Bytes, Bytes>, redb::StorageError> {
+        match self {
+            Rows::Read(table) => ReadableTable::range::<&[u8]>(table, (from, to)),
+            Rows::Write(table) => table.range::<&[u8]>((from, to)),
+        }
+    }
+}
+
+impl fmt::Debug for Store<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("site", &self.site)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Store<'a> {
+    /// A ledger that is not there yet.
+    pub(crate) fn empty(site: &'a Site) -> Self {
+        Self {
+            site,
+            source: Source::Empty,
+        }
+    }
+
+    pub(crate) fn reading(site: &'a Site, transaction: &'a ReadTransaction) -> Self {
+        Self {
+            site,
+            source: Source::Read(transaction),
+        }
+    }
+
+    pub(crate) fn writing(site: &'a Site, transaction: &'a WriteTransaction) -> Self {
+        Self {
+            site,
+            source: Source::Write(transaction),
+        }
+    }
+
+    fn rows(&self, table: &'static str) -> Result<Option<Rows<'a>>, redb::Error> {
+        let definition = TableDefinition::<Bytes, Bytes>::new(table);
+        Ok(match self.source {
+            Source::Empty => None,
+            Source::Read(transaction) => Some(Rows::Read(transaction.open_table(definition)?)),
+            Source::Write(transaction) => Some(Rows::Write(transaction.open_table(definition)?)),
+        })
+    }
+
+    /// The row, if it is there.
+    pub(crate) fn get<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        key: &[u8],
+    ) -> Result<Option<T>, LedgerError> {
+        let found = guard(self.site, || {
+            let Some(rows) = self.rows(table)? else {
+                return Ok(Ok(None));
+            };
+            let Some(row) = rows.get(key)? else {
+                return Ok(check_edges(table, &rows, &exactly(key))?.map(|()| None));
+            };
+            Ok(codec::decode(table, key, row.value()).map(Some))
+        })?;
+        found.map_err(|what| self.site.corrupt(what))
+    }
+
+    /// Visits the rows of a span until it is told to stop. The visitor gets keys and JSON.
+    pub(crate) fn scan(
+        &self,
+        table: &'static str,
+        span: &Span,
+        order: Order,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, LedgerError>,
+    ) -> Result<(), LedgerError> {
+        guard(self.site, || {
+            let Some(rows) = self.rows(table)? else {
+                return Ok(Ok(()));
+            };
+            let mut range = rows.range(Bound::Included(&span.start), span.upper())?;
+            loop {
+                let next = match order {
+                    Order::Forward => range.next(),
+                    Order::Backward => range.next_back(),
+                };
+                let Some(row) = next.transpose()? else { break };
+                let visited = codec::verify(table, row.0.value(), row.1.value())
+                    .map_err(|what| self.site.corrupt(what))
+                    .and_then(|json| visit(row.0.value(), json));
+                match visited {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => return Ok(Ok(())),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Ok(check_edges(table, &rows, span)?.map_err(|what| self.site.corrupt(what)))
+        })?
+    }
+
+    /// All rows of a span.
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        prefix: &[u8],
+    ) -> Result<Vec<T>, LedgerError> {
+        let mut found = Vec::new();
+        self.scan(table, &Span::of(prefix), Order::Forward, |_, json| {
+            found.push(self.parse(table, json)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    /// The last key that starts with `prefix`.
+    pub(crate) fn last_key(
+        &self,
+        table: &'static str,
+        prefix: &[u8],
+    ) -> Result<Option<Vec<u8>>, LedgerError> {
+        let mut found = None;
+        self.scan(table, &Span::of(prefix), Order::Backward, |key, _| {
+            found = Some(key.to_vec());
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
+    }
+
+    /// The value of verified JSON.
+    pub(crate) fn parse<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        json: &[u8],
+    ) -> Result<T, LedgerError> {
+        serde_json::from_slice(json).map_err(|error| {
+            self.site
+                .corrupt(format!("a row of `{table}` can't be read: {error}"))
+        })
+    }
+
+    /// Makes an empty table.
+    pub(crate) fn make(&self, table: &'static str) -> Result<(), LedgerError> {
+        guard(self.site, || self.rows(table).map(drop))
+    }
+
+    /// Writes a row, whether it was there or not.
+    pub(crate) fn put<T: Serialize>(
+        &self,
+        table: &'static str,
+        key: &[u8],
+        value: &T,
+    ) -> Result<(), LedgerError> {
+        let bytes = codec::encode(table, key, value).map_err(|error| {
+            self.site
+                .unavailable("a record can't be encoded", Some(Box::new(error)))
+        })?;
+        self.change(table, |rows| rows.insert(key, bytes.as_slice()).map(drop))
+    }
+
+    /// Removes a row, whether it was there or not.
+    pub(crate) fn remove(&self, table: &'static str, key: &[u8]) -> Result<(), LedgerError> {
+        self.change(table, |rows| rows.remove(key).map(drop))
+    }
+
+    fn change(
+        &self,
+        table: &'static str,
+        change: impl FnOnce(&mut Table<'a, Bytes, Bytes>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), LedgerError> {
+        let changed = guard(self.site, || match self.rows(table)? {
+            Some(Rows::Write(mut rows)) => Ok(change(&mut rows).map(|()| true)?),
+            Some(Rows::Read(_)) | None => Ok(false),
+        })?;
+        if changed {
+            Ok(())
+        } else {
+            Err(self.site.unavailable("it is open only to be read", None))
+        }
+    }
+}
+
+fn exactly(key: &[u8]) -> Span {
+    Span {
+        start: key.to_vec(),
+        end: Some(key.to_vec()),
+    }
+}
+
+/// Looks at the rows on both sides of a span. A row whose key was damaged stays where it was, so that it now
+/// stands beside the place where it is missed, and does not match its checksum.
+fn check_edges(
+    table: &str,
+    rows: &Rows<'_>,
+    span: &Span,
+) -> Result<Result<(), String>, redb::Error> {
+    let before = rows
+        .range(Bound::Unbounded, Bound::Excluded(&span.start))?
+        .next_back();
+    let after = match &span.end {
+        Some(end) => rows.range(Bound::Included(end), Bound::Unbounded)?.next(),
+        None => None,
+    };
+    for row in [before, after].into_iter().flatten() {
+        let (key, value) = row?;
+        if let Err(what) = codec::verify(table, key.value(), value.value()) {
+            return Ok(Err(what));
+        }
+    }
+    Ok(Ok(()))
+}
