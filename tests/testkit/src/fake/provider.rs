@@ -1,0 +1,414 @@
+//! The provider that the engine sees: takes each call's fault, does the work under the lock, writes the outcome down.
+
+use super::command;
+use super::judge::{Judge, public, shortened};
+use super::store::{CallLine, Locked, Run, Store};
+use super::types::{Fault, KillPoint, Outcome};
+use super::work::{Extent, half_done, isolation, not_found};
+use super::wrong::Falsify;
+use alpine_provider_api::*;
+use async_trait::async_trait;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The strict fake provider. All of its state is in files, so that many processes may share it.
+///
+/// It keeps the contract of [`SandboxProvider`] to the letter and writes down each time its caller does not: see
+/// [`FakeControl::violations`](super::FakeControl::violations). It never panics for what a caller does.
+#[derive(Clone, Debug)]
+pub struct FakeProvider {
+    store: Store,
+}
+
+type Reply<T> = Result<T, ProviderError>;
+
+impl FakeProvider {
+    /// A provider whose state is in `directory`, which is made when it is not there.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            store: Store::new(directory.into()),
+        }
+    }
+
+    /// Runs one call: records it, judges it, lets its fault strike, and records how it ended.
+    async fn run<R, W, F>(
+        &self,
+        judge: &Judge<'_>,
+        request: &(impl Serialize + Sync),
+        work: W,
+    ) -> Reply<R>
+    where
+        R: Falsify + Send,
+        W: FnOnce(Extent) -> F + Send,
+        F: Future<Output = Reply<R>> + Send,
+    {
+        let (number, fault) = self.begin(judge, request);
+        let reply = match fault {
+            Ok(fault) => strike(fault, judge.method, work).await,
+            Err(refused) => Err(refused),
+        };
+        let outcome = match &reply {
+            Ok(_) => Outcome::Done,
+            Err(error) => Outcome::Failed(error.kind),
+        };
+        self.store
+            .lock()
+            .append_call(&CallLine::Ended { number, outcome });
+        reply
+    }
+
+    fn begin(&self, judge: &Judge<'_>, request: &impl Serialize) -> (u64, Reply<Option<Fault>>) {
+        let public = public(request);
+        let store = self.store.lock();
+        let checked = judge.check_call(&store, &public);
+        let fault = checked.map(|()| take_fault(&store, judge.method));
+        let number = store.next_number();
+        let may_be_shown = fault.is_ok();
+        store.append_call(&CallLine::Began {
+            number,
+            method: judge.method.to_owned(),
+            sandbox_id: judge.sandbox_id.map(str::to_owned),
+            operation_id: judge.meta.operation_id.clone(),
+            fence: judge.meta.fence,
+            attempt: judge.meta.attempt,
+            pid: std::process::id(),
+            request: may_be_shown.then(|| shortened(public)).unwrap_or_default(),
+            fault: fault.as_ref().ok().cloned().flatten(),
+        });
+        (number, fault)
+    }
+
+    /// A guarded method: all its work is one step under the lock.
+    async fn guarded<'a, Q, R>(
+        &self,
+        method: &'static str,
+        call: &'a Call,
+        id: &'a SandboxId,
+        request: &Q,
+        work: fn(&Judge<'a>, &Locked, Extent, &Q) -> Reply<R>,
+    ) -> Reply<R>
+    where
+        Q: Serialize + Sync,
+        R: Falsify + Send,
+    {
+        let judge = judge(method, call, Some(id));
+        call.progress(method, 0, Some(1));
+        let reply = self.run(&judge, request, |extent| {
+            std::future::ready(work(&judge, &self.store.lock(), extent, request))
+        });
+        let reply = reply.await;
+        call.progress(method, 1, Some(1));
+        reply
+    }
+}
+
+fn judge<'a>(method: &'static str, call: &'a Call, id: Option<&'a SandboxId>) -> Judge<'a> {
+    Judge {
+        method,
+        meta: &call.meta,
+        sandbox_id: id.map(SandboxId::as_str),
+    }
+}
+
+fn take_fault(store: &Locked, method: &str) -> Option<Fault> {
+    let mut faults = store.faults();
+    let at = faults
+        .iter()
+        .position(|planned| planned.method == method || planned.method == "*")?;
+    let fault = faults[at].fault.clone();
+    if let Some(left) = &mut faults[at].left {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            faults.remove(at);
+        }
+        store.keep_faults(&faults);
+    }
+    Some(fault)
+}
+
+/// Does as much of the work as the fault lets it, and answers as the fault says.
+async fn strike<R, W, F>(fault: Option<Fault>, method: &str, work: W) -> Reply<R>
+where
+    R: Falsify,
+    W: FnOnce(Extent) -> F,
+    F: Future<Output = Reply<R>>,
+{
+    let Some(fault) = fault else {
+        return work(Extent::Whole).await;
+    };
+    match fault {
+        Fault::Error(kind) => Err(failure(ProviderError::new(kind, said(method, kind)))),
+        Fault::Transient(kind) => Err(failure(ProviderError::transient(kind, said(method, kind)))),
+        Fault::Hang => std::future::pending().await,
+        Fault::LostReply => {
+            work(Extent::Unseen).await?;
+            let text = format!("the reply to `{method}` was lost");
+            Err(ProviderError::transient(ErrorKind::Unreachable, text))
+        }
+        Fault::LostReplyHang => {
+            let _unseen = work(Extent::Unseen).await;
+            std::future::pending().await
+        }
+        Fault::WrongAnswer | Fault::WrongSnapshot => {
+            let mut reply = work(Extent::Lie).await?;
+            reply.falsify(&fault);
+            Ok(reply)
+        }
+        Fault::Partial => work(Extent::Half).await,
+        Fault::Delay { ms } => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            work(Extent::Whole).await
+        }
+        Fault::KillCaller(point) => {
+            match point {
+                KillPoint::Before => {}
+                KillPoint::During => drop(work(Extent::Half).await),
+                KillPoint::After => drop(work(Extent::Unseen).await),
+            }
+            let myself = rustix::process::getpid();
+            let killed = rustix::process::kill_process(myself, rustix::process::Signal::KILL);
+            panic!("this process should have died: {killed:?}")
+        }
+    }
+}
+
+fn said(method: &str, kind: ErrorKind) -> String {
+    format!("`{method}` was made to fail with `{}`", kind.as_str())
+}
+
+/// The kinds that come with a log bring one.
+fn failure(error: ProviderError) -> ProviderError {
+    if matches!(
+        error.kind,
+        ErrorKind::InstallFailed | ErrorKind::AgentNotReady
+    ) {
+        return error.log_tail(vec![
+            "the line before".to_owned(),
+            "the last line".to_owned(),
+        ]);
+    }
+    error
+}
+
+#[async_trait]
+impl SandboxProvider for FakeProvider {
+    async fn describe(&self) -> Reply<DescribeReply> {
+        let call = Call::quiet(Meta {
+            operation_id: String::new(),
+            fence: 0,
+            attempt: 0,
+            deadline_ms: 0,
+            traceparent: None,
+        });
+        let judge = judge("describe", &call, None);
+        let work = async |extent| match extent {
+            Extent::Half => Err(half_done()),
+            Extent::Whole | Extent::Unseen | Extent::Lie => Ok(DescribeReply {
+                name: "fake".to_owned(),
+                version: "1.0.0".to_owned(),
+                isolation: isolation(),
+                captures_in_stop: false,
+            }),
+        };
+        self.run(&judge, &serde_json::json!({}), work).await
+    }
+
+    async fn provision(&self, call: &Call, request: ProvisionRequest) -> Reply<ProvisionReply> {
+        let id = &request.sandbox_id;
+        self.guarded("provision", call, id, &request, Judge::provision)
+            .await
+    }
+
+    async fn sync_repo(&self, call: &Call, request: SyncRepoRequest) -> Reply<SyncRepoReply> {
+        let id = &request.sandbox_id;
+        self.guarded("sync_repo", call, id, &request, Judge::sync_repo)
+            .await
+    }
+
+    async fn install(&self, call: &Call, request: InstallRequest) -> Reply<InstallReply> {
+        let id = &request.sandbox_id;
+        self.guarded("install", call, id, &request, Judge::install)
+            .await
+    }
+
+    async fn start_agent(&self, call: &Call, request: StartAgentRequest) -> Reply<StartAgentReply> {
+        let id = &request.sandbox_id;
+        self.guarded("start_agent", call, id, &request, Judge::start_agent)
+            .await
+    }
+
+    async fn open_agent(&self, call: &Call, request: OpenAgentRequest) -> Reply<OpenAgentReply> {
+        let id = &request.sandbox_id;
+        self.guarded("open_agent", call, id, &request, open_agent)
+            .await
+    }
+
+    async fn inspect(&self, call: &Call, request: InspectRequest) -> Reply<InspectReply> {
+        let id = &request.sandbox_id;
+        self.guarded("inspect", call, id, &request, inspect).await
+    }
+
+    async fn list(&self, call: &Call, request: ListRequest) -> Reply<ListReply> {
+        let judge = judge("list", call, None);
+        let work = |extent| std::future::ready(list(&self.store.lock(), extent, &request));
+        self.run(&judge, &request, work).await
+    }
+
+    async fn exec(
+        &self,
+        call: &Call,
+        request: ExecRequest,
+        input: mpsc::Receiver<ExecInput>,
+    ) -> Reply<ExecReply> {
+        let judge = judge("exec", call, Some(&request.sandbox_id));
+        let work = async |extent| {
+            if extent == Extent::Half {
+                return Err(half_done());
+            }
+            let workspace = running_workspace(&self.store.lock(), &request.sandbox_id)?;
+            command::run(call, &request, input, &workspace).await
+        };
+        self.run(&judge, &request, work).await
+    }
+
+    async fn logs(&self, call: &Call, request: LogsRequest) -> Reply<LogsReply> {
+        let judge = judge("logs", call, Some(&request.sandbox_id));
+        let work = async |extent| {
+            if extent == Extent::Half {
+                return Err(half_done());
+            }
+            command::logs(call, &request, &self.store).await
+        };
+        self.run(&judge, &request, work).await
+    }
+
+    async fn stop(&self, call: &Call, request: StopRequest) -> Reply<StopReply> {
+        let id = &request.sandbox_id;
+        self.guarded("stop", call, id, &request, Judge::stop).await
+    }
+
+    async fn capture(&self, call: &Call, request: CaptureRequest) -> Reply<StagedSnapshot> {
+        let id = &request.sandbox_id;
+        self.guarded("capture", call, id, &request, Judge::capture)
+            .await
+    }
+
+    async fn persist(&self, call: &Call, request: PersistRequest) -> Reply<PersistReply> {
+        let id = &request.sandbox_id;
+        self.guarded("persist", call, id, &request, Judge::persist)
+            .await
+    }
+
+    async fn read_object(&self, call: &Call, request: ReadObjectRequest) -> Reply<ReadObjectReply> {
+        let judge = judge("read_object", call, None);
+        let work =
+            |extent| std::future::ready(judge.read_object(&self.store.lock(), extent, &request));
+        self.run(&judge, &request, work).await
+    }
+
+    async fn restore(&self, call: &Call, request: RestoreRequest) -> Reply<RestoreReply> {
+        let id = &request.sandbox_id;
+        self.guarded("restore", call, id, &request, Judge::restore)
+            .await
+    }
+
+    async fn destroy(&self, call: &Call, request: DestroyRequest) -> Reply<DestroyReply> {
+        let id = &request.sandbox_id;
+        self.guarded("destroy", call, id, &request, Judge::destroy)
+            .await
+    }
+}
+
+fn open_agent(
+    _: &Judge<'_>,
+    store: &Locked,
+    extent: Extent,
+    request: &OpenAgentRequest,
+) -> Reply<OpenAgentReply> {
+    let id = &request.sandbox_id;
+    let mut sandbox = store.sandbox(id.as_str()).ok_or_else(|| not_found(id))?;
+    let ready = sandbox.agent.as_ref().filter(|agent| agent.ready);
+    let Some(url) = ready.and_then(|agent| agent.url.clone()) else {
+        let text = format!("no agent answers in sandbox `{id}`");
+        return Err(ProviderError::new(ErrorKind::AgentNotReady, text));
+    };
+    if extent == Extent::Half {
+        return Err(half_done());
+    }
+    sandbox.links += 1;
+    store.keep_sandbox(&sandbox);
+    Ok(OpenAgentReply {
+        open_url: Secret::new(format!("{url}/open?token=fake-link-{}-{id}", sandbox.links)),
+        url,
+        username: "alpine".to_owned(),
+        password: Secret::new(format!("fake-password-{id}")),
+    })
+}
+
+fn inspect(
+    _: &Judge<'_>,
+    store: &Locked,
+    extent: Extent,
+    request: &InspectRequest,
+) -> Reply<InspectReply> {
+    if extent == Extent::Half {
+        return Err(half_done());
+    }
+    let Some(sandbox) = store.sandbox(request.sandbox_id.as_str()) else {
+        return Ok(InspectReply {
+            state: SandboxState::Missing,
+            probe: None,
+        });
+    };
+    let look = || ProbeReply {
+        head: store.head(&sandbox.id),
+        writable: !sandbox.read_only && sandbox.run == Run::Running && !sandbox.lost,
+        agent_ready: match &sandbox.agent {
+            Some(agent) if agent.spec.serve != Serve::None => Some(agent.ready),
+            Some(_) | None => None,
+        },
+    };
+    Ok(InspectReply {
+        state: state(sandbox.run, sandbox.lost),
+        probe: request.probe.then(look),
+    })
+}
+
+pub(super) fn state(run: Run, lost: bool) -> SandboxState {
+    match run {
+        _ if lost => SandboxState::Missing,
+        Run::Running => SandboxState::Running,
+        Run::Half | Run::Stopped | Run::Exited => SandboxState::Exited,
+    }
+}
+
+fn list(store: &Locked, extent: Extent, request: &ListRequest) -> Reply<ListReply> {
+    if extent == Extent::Half {
+        return Err(half_done());
+    }
+    let sandboxes = store
+        .sandboxes()
+        .into_iter()
+        .filter(|sandbox| sandbox.ledger_id == request.ledger_id)
+        .filter_map(|sandbox| {
+            Some(ListedSandbox {
+                sandbox_id: SandboxId::new(&sandbox.id)?,
+                session_id: sandbox.session_id.clone(),
+                state: state(sandbox.run, sandbox.lost),
+            })
+        });
+    Ok(ListReply {
+        sandboxes: sandboxes.collect(),
+    })
+}
+
+fn running_workspace(store: &Locked, id: &SandboxId) -> Reply<PathBuf> {
+    store
+        .sandbox(id.as_str())
+        .filter(|sandbox| sandbox.run == Run::Running && !sandbox.lost)
+        .map(|sandbox| store.workspace(&sandbox.id))
+        .ok_or_else(|| not_found(id))
+}
