@@ -1,0 +1,158 @@
+//! Whose a listening socket is: the check that comes before a credential is sent to a port.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+
+/// The state of a listening socket in `/proc/net/tcp`.
+const LISTEN: &str = "0A";
+
+/// Whether every socket that takes connections to `127.0.0.1:port` is held by `ancestor` or by a process that descends
+/// from it. False too when nothing listens.
+///
+/// # Errors
+/// `/proc` can't be read.
+pub fn listener_descends_from(port: u16, ancestor: u32) -> io::Result<bool> {
+    let mut wanted = listeners(port)?;
+    if wanted.is_empty() {
+        return Ok(false);
+    }
+    for pid in family(ancestor)? {
+        for held in sockets(pid) {
+            wanted.remove(&held);
+        }
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The inodes of the sockets that take connections to `127.0.0.1:port`.
+fn listeners(port: u16) -> io::Result<HashSet<u64>> {
+    let mut found = parse_listeners(&fs::read_to_string("/proc/net/tcp")?, port);
+    match fs::read_to_string("/proc/net/tcp6") {
+        Ok(table) => found.extend(parse_listeners(&table, port)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(found)
+}
+
+fn parse_listeners(table: &str, port: u16) -> HashSet<u64> {
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (address, number) = fields.get(1)?.split_once(':')?;
+            let listens = *fields.get(3)? == LISTEN;
+            let here = u16::from_str_radix(number, 16).ok()? == port && takes_loopback(address);
+            (listens && here).then(|| fields.get(9)?.parse().ok())?
+        })
+        .collect()
+}
+
+/// Whether a socket bound to this address, as `/proc` writes it, takes connections to 127.0.0.1.
+fn takes_loopback(address: &str) -> bool {
+    let loopback = format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 1]));
+    let mapped = format!("{:08X}", u32::from_ne_bytes([0, 0, 0xFF, 0xFF]));
+    let any = address.bytes().all(|byte| byte == b'0');
+    any || address == loopback || address == format!("{}{mapped}{loopback}", "0".repeat(16))
+}
+
+/// A process and all that descend from it.
+fn family(ancestor: u32) -> io::Result<Vec<u32>> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        if let Some(parent) = parent(pid) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut family = vec![ancestor];
+    let mut next = 0;
+    while let Some(pid) = family.get(next) {
+        let young = children.remove(pid).unwrap_or_default();
+        family.extend(young);
+        next += 1;
+    }
+    Ok(family)
+}
+
+/// A process's parent; none when it has just ended.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // A name may hold blanks and brackets, so what follows its last bracket counts.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The inodes of a process's sockets; none when it has just ended or is not ours to look at.
+fn sockets(pid: u32) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?;
+            inode.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{listener_descends_from, parse_listeners};
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn tables_are_read_for_listeners_that_take_loopback() {
+        let table = "  sl  local_address rem_address st\n\
+            0: 0100007F:1267 00000000:0000 0A 0:0 00:0 0 0 0 11 1\n\
+            1: 00000000:1267 00000000:0000 0A 0:0 00:0 0 0 0 12 1\n\
+            2: 0100007F:1267 0100007F:9999 01 0:0 00:0 0 0 0 13 1\n\
+            3: 0100007F:1268 00000000:0000 0A 0:0 00:0 0 0 0 14 1\n\
+            4: 0200000A:1267 00000000:0000 0A 0:0 00:0 0 0 0 15 1\n\
+            5: 00000000000000000000000000000000:1267 0:0 0A 0:0 00:0 0 0 0 16 1\n\
+            6: 00000000000000000000000001000000:1267 0:0 0A 0:0 00:0 0 0 0 17 1\n\
+            7: 0000000000000000FFFF00000100007F:1267 0:0 0A 0:0 00:0 0 0 0 18 1\n\
+            garbage\n8: : :\n";
+        let mut found: Vec<u64> = parse_listeners(table, 4711).into_iter().collect();
+        found.sort_unstable();
+        assert_eq!(found, [11, 12, 16, 18]);
+    }
+
+    #[test]
+    fn a_listener_is_its_holders_and_their_ancestors() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let me = std::process::id();
+        assert!(listener_descends_from(port, me).unwrap());
+        let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+        assert!(!listener_descends_from(port, stranger.id()).unwrap());
+        let mut heir = Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .spawn()
+            .unwrap();
+        // Only the child holds it now: it is the child's, and still its parent's.
+        assert!(listener_descends_from(port, heir.id()).unwrap());
+        assert!(listener_descends_from(port, me).unwrap());
+        assert!(!listener_descends_from(port, stranger.id()).unwrap());
+        for child in [&mut stranger, &mut heir] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(!listener_descends_from(port, me).unwrap());
+    }
+}

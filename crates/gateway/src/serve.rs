@@ -1,0 +1,151 @@
+//! The gateway's process: it takes connections until it is idle or its supervisor is gone.
+
+use crate::access::Access;
+use crate::config::GatewayConfig;
+use crate::control::{Control, converse};
+use crate::route::Door;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How many connections are open at most; more wait in the socket's queue.
+const SEATS: usize = 64;
+
+/// How long a connection may take to say what it wants.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How large the head of a request may be.
+const HEAD_LIMIT: usize = 64 * 1024;
+
+/// After how many failures in a row the listening socket is given up.
+const FAILURES: u32 = 100;
+
+/// Serves a session's door until nobody has been connected for `config.idle_ms`, or until `control` is closed by the
+/// supervisor. It builds its own runtime and must not be called within one.
+///
+/// # Errors
+/// The configuration is unsafe, or the sockets can't be used.
+pub fn run(
+    listener: std::net::TcpListener,
+    control: std::os::unix::net::UnixStream,
+    config: GatewayConfig,
+) -> io::Result<()> {
+    config.check()?;
+    listener.set_nonblocking(true)?;
+    control.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        let control = UnixStream::from_std(control)?;
+        serve(listener, control, config).await
+    })
+}
+
+/// A connection's place: as long as one is taken the gateway is not idle.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    _taken: Arc<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    _permit: OwnedSemaphorePermit,
+    left: Arc<Notify>,
+}
+
+fn seat(permit: OwnedSemaphorePermit, left: &Arc<Notify>) -> Seat {
+    Seat {
+        _taken: Arc::new(Taken {
+            _permit: permit,
+            left: Arc::clone(left),
+        }),
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.left.notify_one();
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    control: UnixStream,
+    config: GatewayConfig,
+) -> io::Result<()> {
+    let idle = Duration::from_millis(config.idle_ms);
+    let (line, asks) = Control::new();
+    let mut supervisor = tokio::spawn(converse(control, asks));
+    let door = Arc::new(Door {
+        access: Access::new(&config)?,
+        control: line,
+        config,
+    });
+    let seats = Arc::new(Semaphore::new(SEATS));
+    let left = Arc::new(Notify::new());
+    let mut idle_since = Instant::now();
+    let mut failures = 0;
+    loop {
+        let nobody = seats.available_permits() == SEATS;
+        tokio::select! {
+            biased;
+            _ = &mut supervisor => return Ok(()),
+            accepted = accept(&listener, &seats) => match accepted {
+                Ok((stream, permit)) => {
+                    failures = 0;
+                    tokio::spawn(connection(Arc::clone(&door), stream, seat(permit, &left)));
+                }
+                Err(error) if failures >= FAILURES => return Err(error),
+                Err(_) => {
+                    // Out of descriptors, most likely: others have to leave first.
+                    failures += 1;
+                    sleep(Duration::from_millis(100)).await;
+                }
+            },
+            () = left.notified() => idle_since = Instant::now(),
+            () = sleep_until(idle_since + idle), if nobody => return Ok(()),
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    seats: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(seats)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn connection(door: Arc<Door>, stream: TcpStream, seat: Seat) {
+    // Only a matter of speed.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let door = Arc::clone(&door);
+        let seat = seat.clone();
+        async move { Ok::<_, Infallible>(door.answer(request, &seat).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_header_size(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
