@@ -1,1 +1,38 @@
-//! Drives a provider through the steps of up and down; recovers what was interrupted.
+//! Drives a provider through the steps of `up` and `down`; recovers what was interrupted.
+//!
+//! The step rule, which everything here follows: *do the work with no ledger open, then record it; a crash in between
+//! repeats the step*. So each call to a provider is idempotent in an id that was chosen and recorded first.
+
+mod call;
+mod caller;
+mod cleanup;
+mod down;
+mod engine;
+mod env;
+mod error;
+mod held;
+mod limits;
+mod payload;
+mod persist;
+mod plan;
+mod preflight;
+mod providers;
+mod replay;
+mod step;
+mod up;
+mod wait;
+mod watch;
+
+pub use caller::{Caller, lookup, next_step};
+pub use down::{DownOutcome, DownRequest};
+pub use engine::{Engine, Tips};
+pub use env::Env;
+pub use error::{ErrorCode, Failure, Signal};
+pub use limits::{Limit, Limits};
+pub use payload::{MAX_PAYLOAD, Payload, compact};
+pub use plan::{DownFlags, DownPlan, plan_down};
+pub use preflight::{Credentials, preflight};
+pub use providers::Providers;
+pub use step::Step;
+pub use up::{UpOutcome, UpRequest};
+pub use watch::{Interrupt, Progress, Watch};

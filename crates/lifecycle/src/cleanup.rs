@@ -1,0 +1,154 @@
+//! What a failed `up` leaves is cleaned up; what may be work is saved first.
+
+use crate::call::StepEnd;
+use crate::engine::Engine;
+use crate::held::Held;
+use crate::up::sandbox;
+use crate::{ErrorCode, Failure, Step};
+use alpine_ledger::{Outcome, State};
+use alpine_provider_api::{DestroyRequest, ErrorKind};
+use tokio::time::Instant;
+
+impl Engine {
+    /// A step of `up` has failed for good.
+    pub(crate) async fn fail_up(&self, mut held: Held, failure: Failure) -> Failure {
+        let failure = self.with_next_step(failure, &held);
+        let record = failure.to_record(&self.redactor);
+        let reason = record.error_code.clone();
+        let moved = self
+            .advance(&mut held, State::Failing, &reason, move |session| {
+                session.last_error = Some(record)
+            })
+            .await;
+        match moved {
+            Ok(()) => self.end_failed_up(held, failure).await,
+            Err(unrecorded) => self.leave(held, unrecorded).await,
+        }
+    }
+
+    /// Cleans up in `failing`, and ends the operation with the failure that led there.
+    pub(crate) async fn end_failed_up(&self, mut held: Held, failure: Failure) -> Failure {
+        let failure = failure.in_operation(&held.operation.operation_id);
+        match self.clean_up(&mut held).await {
+            Ok(()) => {
+                let record = failure.to_record(&self.redactor);
+                self.end_cleaned(held, "cleaned up", Outcome::Failed(record))
+                    .await
+                    .map_or_else(|unrecorded| unrecorded, |()| failure)
+            }
+            Err(StepEnd::Failed(left, _)) => {
+                let mut failure = failure;
+                failure.cause = format!(
+                    "{}; and what it left could not be cleaned up: {}",
+                    failure.cause, left.cause
+                );
+                failure.next_step = format!("alpine down {}", held.session.session_id);
+                let outcome = Outcome::Failed(failure.to_record(&self.redactor));
+                self.end_uncleaned(held, left, outcome)
+                    .await
+                    .map_or_else(|unrecorded| unrecorded, |()| failure)
+            }
+            Err(StepEnd::Stopped(stopped)) => self.leave(held, stopped).await,
+        }
+    }
+
+    /// Everything is gone: `failing` → `failed`, and the operation ends.
+    pub(crate) async fn end_cleaned(
+        &self,
+        mut held: Held,
+        reason: &'static str,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        self.record(&mut held, move |tx, token| {
+            tx.transition(token, State::Failed, reason, |session| {
+                session.opencode_url = None
+            })?;
+            tx.finish(token, &outcome).map(|_| ())
+        })
+        .await
+    }
+
+    /// Something is left: `failing` → `cleanup_failed`, and the operation ends.
+    pub(crate) async fn end_uncleaned(
+        &self,
+        mut held: Held,
+        left: Failure,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        let left = Failure {
+            code: ErrorCode::CleanupFailed,
+            retryable: true,
+            exit_code: 2,
+            ..left
+        };
+        let left = left.next(format!("alpine down {}", held.session.session_id));
+        let record = left.to_record(&self.redactor);
+        self.record(&mut held, move |tx, token| {
+            tx.transition(
+                token,
+                State::CleanupFailed,
+                "the clean-up failed",
+                |session| session.last_error = Some(record),
+            )?;
+            tx.finish(token, &outcome).map(|_| ())
+        })
+        .await
+    }
+
+    /// Saves what may be work, then destroys the sandbox. It has time of its own: a failed `up` may have used up its own.
+    pub(crate) async fn clean_up(&self, held: &mut Held) -> Result<(), StepEnd> {
+        held.deadline = Instant::now() + self.limits.down;
+        if held.session.agent_started && !held.session.persistence_verified {
+            self.rescue(held).await?;
+        }
+        self.destroy(held).await
+    }
+
+    /// Destroys the sandbox; one that never was is gone too.
+    pub(crate) async fn destroy(&self, held: &mut Held) -> Result<(), StepEnd> {
+        let provider = self.providers.get(&held.session.new.provider)?;
+        let id = sandbox(held)?;
+        let work = |call| {
+            let (provider, id) = (provider.clone(), id.clone());
+            async move {
+                provider
+                    .destroy(&call, DestroyRequest { sandbox_id: id })
+                    .await
+            }
+        };
+        match self
+            .step(
+                held,
+                Step::Destroy,
+                self.limits.grace + self.limits.force,
+                work,
+            )
+            .await
+        {
+            Ok(_) | Err(StepEnd::Failed(_, ErrorKind::NotFound | ErrorKind::Destroyed)) => Ok(()),
+            Err(end) => Err(end),
+        }
+    }
+
+    /// The failure with a command to paste, where the provider knew none.
+    fn with_next_step(&self, failure: Failure, held: &Held) -> Failure {
+        if !failure.next_step.is_empty() {
+            return failure;
+        }
+        let new = &held.session.new;
+        let quoted = crate::caller::quoted;
+        let up = format!(
+            "alpine up {} --branch {}",
+            quoted(&new.repo_url),
+            quoted(&new.branch)
+        );
+        let next = if failure.code == ErrorCode::BranchNotFound {
+            format!("git ls-remote --heads {}", quoted(&new.repo_url))
+        } else if failure.code == ErrorCode::RepoAuthRejected {
+            "gh auth status".to_owned()
+        } else {
+            up
+        };
+        failure.next(next)
+    }
+}

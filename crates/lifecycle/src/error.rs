@@ -1,0 +1,479 @@
+//! What can go wrong, as users see it: one table of codes, one type of failure.
+
+use alpine_ledger::{ErrorRecord, LedgerError, OperationId};
+use alpine_provider_api::{ProviderError, Redactor, Retry};
+use std::fmt;
+
+/// The codes of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the table below says when each is used")]
+pub enum ErrorCode {
+    Usage,
+    ConfigInvalid,
+    CallerIdentityRequired,
+    CommandReplaced,
+    BranchRequired,
+    InvalidBranch,
+    InvalidRepoUrl,
+    RepoAuthMissing,
+    RepoAuthRejected,
+    BranchNotFound,
+    RepoUnreachable,
+    SessionNotFound,
+    SessionForbidden,
+    OperationConflict,
+    ProviderNotFound,
+    ProviderIncompatible,
+    ProviderCrashed,
+    SandboxProvisionFailed,
+    SandboxUnavailable,
+    RepoSyncFailed,
+    InstallFailed,
+    AgentNotReady,
+    CleanupFailed,
+    CloseFailed,
+    PersistenceVerificationFailed,
+    PersistPayloadTooLarge,
+    Timeout,
+    Interrupted,
+    LedgerUnavailable,
+    LedgerCorrupt,
+    LedgerIncompatible,
+    Internal,
+}
+
+/// One row of the table: code, name, exit status, whether a retry may help, when it is used.
+type Row = (ErrorCode, &'static str, u8, bool, &'static str);
+
+impl ErrorCode {
+    /// The taxonomy. Exit status and retry are the usual ones; some failures say otherwise.
+    pub const TABLE: [Row; 32] = [
+        (
+            ErrorCode::Usage,
+            "ERR_USAGE",
+            1,
+            false,
+            "flags or arguments",
+        ),
+        (
+            ErrorCode::ConfigInvalid,
+            "ERR_CONFIG_INVALID",
+            1,
+            false,
+            "a configuration file or variable",
+        ),
+        (
+            ErrorCode::CallerIdentityRequired,
+            "ERR_CALLER_IDENTITY_REQUIRED",
+            1,
+            false,
+            "no principal is known",
+        ),
+        (
+            ErrorCode::CommandReplaced,
+            "ERR_COMMAND_REPLACED",
+            1,
+            false,
+            "`create` and `teardown`",
+        ),
+        (
+            ErrorCode::BranchRequired,
+            "ERR_BRANCH_REQUIRED",
+            1,
+            false,
+            "`up` without `--branch`",
+        ),
+        (
+            ErrorCode::InvalidBranch,
+            "ERR_INVALID_BRANCH",
+            1,
+            false,
+            "git would not take it as a branch's name",
+        ),
+        (
+            ErrorCode::InvalidRepoUrl,
+            "ERR_INVALID_REPO_URL",
+            1,
+            false,
+            "not a repository's address, or not a safe one",
+        ),
+        (
+            ErrorCode::RepoAuthMissing,
+            "ERR_REPO_AUTH_MISSING",
+            1,
+            false,
+            "no credential for a remote repository",
+        ),
+        (
+            ErrorCode::RepoAuthRejected,
+            "ERR_REPO_AUTH_REJECTED",
+            1,
+            false,
+            "the remote refused the credential",
+        ),
+        (
+            ErrorCode::BranchNotFound,
+            "ERR_BRANCH_NOT_FOUND",
+            1,
+            false,
+            "the remote has no such branch",
+        ),
+        (
+            ErrorCode::RepoUnreachable,
+            "ERR_REPO_UNREACHABLE",
+            2,
+            true,
+            "DNS, connection, timeout, or a server's error",
+        ),
+        (
+            ErrorCode::SessionNotFound,
+            "ERR_SESSION_NOT_FOUND",
+            1,
+            false,
+            "no such session",
+        ),
+        (
+            ErrorCode::SessionForbidden,
+            "ERR_SESSION_FORBIDDEN",
+            1,
+            false,
+            "another's session",
+        ),
+        (
+            ErrorCode::OperationConflict,
+            "ERR_OPERATION_CONFLICT",
+            2,
+            true,
+            "another operation has the session; exit 1 and no retry when the request itself conflicts",
+        ),
+        (
+            ErrorCode::ProviderNotFound,
+            "ERR_PROVIDER_NOT_FOUND",
+            1,
+            false,
+            "no such provider is configured",
+        ),
+        (
+            ErrorCode::ProviderIncompatible,
+            "ERR_PROVIDER_INCOMPATIBLE",
+            1,
+            false,
+            "the provider can't do what is needed",
+        ),
+        (
+            ErrorCode::ProviderCrashed,
+            "ERR_PROVIDER_CRASHED",
+            2,
+            true,
+            "the provider's process died: the outcome is unknown",
+        ),
+        (
+            ErrorCode::SandboxProvisionFailed,
+            "ERR_SANDBOX_PROVISION_FAILED",
+            2,
+            false,
+            "the sandbox could not be made; retryable as the provider says",
+        ),
+        (
+            ErrorCode::SandboxUnavailable,
+            "ERR_SANDBOX_UNAVAILABLE",
+            1,
+            false,
+            "the isolation asked for can't be had here",
+        ),
+        (
+            ErrorCode::RepoSyncFailed,
+            "ERR_REPO_SYNC_FAILED",
+            2,
+            false,
+            "the repository could not be brought in; retryable as found",
+        ),
+        (
+            ErrorCode::InstallFailed,
+            "ERR_INSTALL_FAILED",
+            2,
+            false,
+            "the install step failed; retryable as found",
+        ),
+        (
+            ErrorCode::AgentNotReady,
+            "ERR_AGENT_NOT_READY",
+            2,
+            false,
+            "the agent did not become ready; retryable as found",
+        ),
+        (
+            ErrorCode::CleanupFailed,
+            "ERR_CLEANUP_FAILED",
+            2,
+            true,
+            "a failed `up` left something allocated",
+        ),
+        (
+            ErrorCode::CloseFailed,
+            "ERR_CLOSE_FAILED",
+            2,
+            true,
+            "the sandbox could not be stopped",
+        ),
+        (
+            ErrorCode::PersistenceVerificationFailed,
+            "ERR_PERSISTENCE_VERIFICATION_FAILED",
+            2,
+            true,
+            "not stored or not verified; exit 1 when a retry has to be asked for",
+        ),
+        (
+            ErrorCode::PersistPayloadTooLarge,
+            "ERR_PERSIST_PAYLOAD_TOO_LARGE",
+            2,
+            false,
+            "the payload is over 512 KiB even compacted",
+        ),
+        (
+            ErrorCode::Timeout,
+            "ERR_TIMEOUT",
+            2,
+            true,
+            "a time limit passed; the same request carries on",
+        ),
+        (
+            ErrorCode::Interrupted,
+            "ERR_INTERRUPTED",
+            130,
+            true,
+            "SIGINT 130, SIGTERM 143; 1 and no retry when cancelled by `down --cancel`",
+        ),
+        (
+            ErrorCode::LedgerUnavailable,
+            "ERR_LEDGER_UNAVAILABLE",
+            2,
+            true,
+            "the ledger can't be opened or written now",
+        ),
+        (
+            ErrorCode::LedgerCorrupt,
+            "ERR_LEDGER_CORRUPT",
+            2,
+            false,
+            "the ledger is damaged; it is never overwritten",
+        ),
+        (
+            ErrorCode::LedgerIncompatible,
+            "ERR_LEDGER_INCOMPATIBLE",
+            2,
+            false,
+            "not a ledger, or one of another version; it is never overwritten",
+        ),
+        (ErrorCode::Internal, "ERR_INTERNAL", 2, false, "a bug"),
+    ];
+
+    fn row(self) -> &'static Row {
+        // The table is in the order of the enum; a test holds it there.
+        &Self::TABLE[self as usize]
+    }
+
+    /// The name in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.row().1
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A signal that asks the tool to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Int,
+    /// A polite kill.
+    Term,
+}
+
+impl Signal {
+    /// The exit status that tells of it.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Signal::Int => 130,
+            Signal::Term => 143,
+        }
+    }
+}
+
+/// A failure as the user sees it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    /// The code.
+    pub code: ErrorCode,
+    /// What happened.
+    pub cause: String,
+    /// What to do: a command wherever one exists.
+    pub next_step: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// The exit status.
+    pub exit_code: u8,
+    /// The operation.
+    pub operation_id: Option<String>,
+}
+
+impl Failure {
+    /// A failure with the code's usual exit status and retry.
+    #[must_use]
+    pub fn new(code: ErrorCode, cause: impl Into<String>) -> Self {
+        let (_, _, exit_code, retryable, _) = *code.row();
+        Self {
+            code,
+            cause: cause.into(),
+            next_step: String::new(),
+            retryable,
+            exit_code,
+            operation_id: None,
+        }
+    }
+
+    /// The same, with what to do.
+    #[must_use]
+    pub fn next(mut self, next_step: impl Into<String>) -> Self {
+        self.next_step = next_step.into();
+        self
+    }
+
+    /// The same; the caller must change something.
+    #[must_use]
+    pub fn must_change(mut self) -> Self {
+        self.retryable = false;
+        self.exit_code = 1;
+        self
+    }
+
+    /// The same, with another exit status.
+    #[must_use]
+    pub fn exit(mut self, exit_code: u8) -> Self {
+        self.exit_code = exit_code;
+        self
+    }
+
+    /// The same, in an operation.
+    #[must_use]
+    pub fn in_operation(mut self, id: &OperationId) -> Self {
+        self.operation_id = Some(id.as_str().to_owned());
+        self
+    }
+
+    /// The request conflicts with what is recorded; repeating it won't help.
+    #[must_use]
+    pub fn conflict(cause: impl Into<String>) -> Self {
+        Self::new(ErrorCode::OperationConflict, cause).must_change()
+    }
+
+    /// A signal ended it; the same request carries on.
+    #[must_use]
+    pub fn signalled(signal: Signal) -> Self {
+        let name = match signal {
+            Signal::Int => "SIGINT",
+            Signal::Term => "SIGTERM",
+        };
+        Self::new(
+            ErrorCode::Interrupted,
+            format!("interrupted by {name}; where it stands is recorded"),
+        )
+        .exit(signal.exit_code())
+    }
+
+    /// A provider's failure in a step.
+    #[must_use]
+    pub fn provider(code: ErrorCode, step: crate::Step, error: &ProviderError) -> Self {
+        let mut cause = format!("{step}: {}", error.message);
+        if !error.log_tail.is_empty() {
+            cause.push_str("; the last lines of the log:\n  ");
+            cause.push_str(&error.log_tail.join("\n  "));
+        }
+        let mut failure = Self::new(code, cause).next(error.hint.clone().unwrap_or_default());
+        failure.retryable |= error.retry == Retry::Transient;
+        failure
+    }
+
+    /// The record that a repeat of the request answers.
+    #[must_use]
+    pub fn to_record(&self, redactor: &Redactor) -> ErrorRecord {
+        ErrorRecord {
+            error_code: self.code.as_str().to_owned(),
+            cause: redactor.redact(&self.cause),
+            next_step: redactor.redact(&self.next_step),
+            retryable: self.retryable,
+            operation_id: self.operation_id.as_deref().map(OperationId::from_recorded),
+            exit_code: self.exit_code,
+        }
+    }
+
+    /// A failure that was recorded.
+    #[must_use]
+    pub fn from_record(record: &ErrorRecord) -> Self {
+        let known = ErrorCode::TABLE
+            .iter()
+            .find(|row| row.1 == record.error_code);
+        Self {
+            code: known.map_or(ErrorCode::Internal, |row| row.0),
+            cause: record.cause.clone(),
+            next_step: record.next_step.clone(),
+            retryable: record.retryable,
+            // A failure never exits 0, whatever a damaged or foreign record says.
+            exit_code: record.exit_code.max(1),
+            operation_id: record
+                .operation_id
+                .as_ref()
+                .map(|id| id.as_str().to_owned()),
+        }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        let cause = error.to_string();
+        match error {
+            LedgerError::Unavailable { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
+                .next("check the owner, the permissions and the free space of the path above, then run the same command again"),
+            LedgerError::Busy { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
+                .next("run the same command again; if it stays busy, look at the processes named above"),
+            LedgerError::OutcomeUnknown { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
+                .next("run the same command again: it finds out what was recorded"),
+            LedgerError::Corrupt { path, .. } => Self::new(ErrorCode::LedgerCorrupt, cause).next(backup(&path)),
+            LedgerError::Predecessor { path } => {
+                let path = crate::caller::quoted(&path.to_string_lossy());
+                Self::new(ErrorCode::LedgerIncompatible, cause).next(format!("alpine ledger import {path}"))
+            }
+            LedgerError::Incompatible { path, .. } => Self::new(ErrorCode::LedgerIncompatible, cause).next(backup(&path)),
+            LedgerError::Fenced { .. } => Self::new(ErrorCode::OperationConflict, format!("another process has taken this operation over: {cause}")),
+            LedgerError::NotFound { .. } => Self::new(ErrorCode::SessionNotFound, cause).next("alpine list"),
+            LedgerError::IllegalTransition { .. } | LedgerError::VersionMismatch { .. } | LedgerError::Protected { .. } => {
+                Self::new(ErrorCode::Internal, cause).next("report this with the output of `ALPINE_LOG=debug` and the same command")
+            }
+        }
+    }
+}
+
+fn backup(path: &std::path::Path) -> String {
+    let quoted = crate::caller::quoted(&path.to_string_lossy());
+    let copy = crate::caller::quoted(&format!("{}.backup", path.to_string_lossy()));
+    format!("cp -p {quoted} {copy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorCode;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum() {
+        for (index, row) in ErrorCode::TABLE.iter().enumerate() {
+            assert_eq!(row.0 as usize, index, "{}", row.1);
+        }
+    }
+}

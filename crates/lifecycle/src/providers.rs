@@ -1,0 +1,42 @@
+//! The providers that are configured, by name.
+
+use crate::{ErrorCode, Failure};
+use alpine_provider_api::SandboxProvider;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The providers that are configured.
+#[derive(Clone, Debug, Default)]
+pub struct Providers(BTreeMap<String, Arc<dyn SandboxProvider>>);
+
+impl Providers {
+    /// These and one more.
+    #[must_use]
+    pub fn with(mut self, name: &str, provider: Arc<dyn SandboxProvider>) -> Self {
+        self.0.insert(name.to_owned(), provider);
+        self
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The provider of that name.
+    ///
+    /// # Errors
+    /// `ERR_PROVIDER_NOT_FOUND`, naming those that are there.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn SandboxProvider>, Failure> {
+        self.0.get(name).cloned().ok_or_else(|| {
+            let names: Vec<_> = self.names().collect();
+            Failure::new(
+                ErrorCode::ProviderNotFound,
+                format!(
+                    "there is no provider `{name}`; configured: {}",
+                    names.join(", ")
+                ),
+            )
+            .next("alpine config")
+        })
+    }
+}
