@@ -1,1 +1,17 @@
-//! Runs git so that nothing of a repository is ever executed.
+//! Runs the machine's git so that nothing of a repository is ever executed.
+//!
+//! Every git process gets an environment of its own: no configuration of the system or the user, no hooks, no prompts, no
+//! transport but the address's own. A token reaches git by a credential helper that reads it from git's environment. A
+//! workspace that somebody else could have written since is only ever read as plain files ([`head`]).
+
+mod checkout;
+mod child;
+mod classify;
+mod environment;
+mod git;
+mod head;
+mod mirror;
+mod skeleton;
+
+pub use git::{Git, GitConfig};
+pub use head::head;
