@@ -1,9 +1,9 @@
 //! What a failed `up` leaves is cleaned up; what may be work is saved first.
 
+use crate::bring_up::sandbox;
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
-use crate::up::sandbox;
 use crate::{ErrorCode, Failure, Step};
 use alpine_ledger::{Outcome, State};
 use alpine_provider_api::{DestroyRequest, ErrorKind};

@@ -1,10 +1,10 @@
 //! From a stopped sandbox to a verified durable object.
 
+use crate::bring_up::sandbox;
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::payload::{MAX_PAYLOAD, Payload, compact};
-use crate::up::sandbox;
 use crate::{ErrorCode, Failure, Step};
 use alpine_ledger::{PersistAttempt, Receipt, State};
 use alpine_provider_api::*;
