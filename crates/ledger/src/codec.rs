@@ -58,3 +58,28 @@ pub(crate) fn decode<T: DeserializeOwned>(
     serde_json::from_slice(json)
         .map_err(|error| format!("a row of `{table}` can't be read: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, encode};
+
+    #[test]
+    fn a_value_is_good_under_its_own_table_and_key_only() {
+        let bytes = encode("sessions", b"k", &7_u64).unwrap();
+        assert_eq!(decode::<u64>("sessions", b"k", &bytes), Ok(7));
+        assert!(decode::<u64>("sessions", b"l", &bytes).is_err());
+        assert!(decode::<u64>("operations", b"k", &bytes).is_err());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(
+                decode::<u64>("sessions", b"k", &damaged).is_err(),
+                "byte {at}"
+            );
+            assert!(
+                decode::<u64>("sessions", b"k", &bytes[..at]).is_err(),
+                "{at} bytes"
+            );
+        }
+    }
+}

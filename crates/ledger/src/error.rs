@@ -10,7 +10,6 @@ use std::time::Duration;
 
 /// A failure of the ledger.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum LedgerError {
     /// It can't be opened, read or written: permissions, owner, disk full, read-only.
     #[error("the ledger `{}` can't be used: {reason}", path.display())]

@@ -200,8 +200,12 @@ fn transact<T>(
                 source: Box::new(error),
             }),
         Err(error) => {
-            guard(site, || Ok(transaction.abort()?))?;
-            Err(error)
+            // What was found out first says more than an abort that fails because of it.
+            let aborted = guard(site, || Ok(transaction.abort()?));
+            let worse = aborted
+                .err()
+                .filter(|_| !matches!(error, LedgerError::Corrupt { .. }));
+            Err(worse.unwrap_or(error))
         }
     }
 }

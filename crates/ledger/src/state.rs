@@ -152,3 +152,73 @@ impl fmt::Display for State {
         f.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+    use expect_test::expect;
+
+    #[test]
+    fn the_table_of_transitions() {
+        let row = |state: State| {
+            let next: Vec<&str> = state
+                .successors()
+                .iter()
+                .map(|next| next.as_str())
+                .collect();
+            format!(
+                "| {state} | {} |",
+                if next.is_empty() {
+                    "(none)".to_owned()
+                } else {
+                    next.join(", ")
+                }
+            )
+        };
+        let table: Vec<String> = State::ALL.into_iter().map(row).collect();
+        expect![[r#"
+            | requested | provisioning, failing |
+            | provisioning | repo_syncing, failing |
+            | repo_syncing | installing, failing |
+            | installing | ready, failing |
+            | ready | stopping |
+            | failing | failed, cleanup_failed |
+            | stopping | persisting, stopped_unpersisted, close_failed |
+            | persisting | stopped, persist_failed, stopped_unpersisted |
+            | stopped_unpersisted | persisting, failed |
+            | persist_failed | persisting, failed |
+            | cleanup_failed | failing |
+            | close_failed | stopping |
+            | stopped | (none) |
+            | failed | (none) |"#]].assert_eq(&table.join("\n"));
+    }
+
+    #[test]
+    fn names_are_those_of_the_records() {
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        assert_eq!(State::parse("gone"), None);
+    }
+
+    #[test]
+    fn from_every_state_the_end_can_be_reached() {
+        for start in State::ALL {
+            let mut reached = vec![start];
+            let mut next = 0;
+            while let Some(state) = reached.get(next).copied() {
+                next += 1;
+                reached.extend(
+                    state
+                        .successors()
+                        .iter()
+                        .filter(|state| !reached.contains(state))
+                        .copied()
+                        .collect::<Vec<_>>(),
+                );
+            }
+            assert!(reached.iter().any(|state| state.is_terminal()), "{start}");
+        }
+    }
+}

@@ -127,3 +127,39 @@ pub(crate) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Key, end_of, last_number, split_text};
+
+    #[test]
+    fn numbers_sort_as_numbers() {
+        let numbers = [0, 1, 255, 256, 65_536, u64::MAX];
+        let keys: Vec<Key> = numbers
+            .iter()
+            .map(|number| Key::text("s").and_number(*number))
+            .collect();
+        assert!(
+            keys.windows(2)
+                .all(|pair| pair[0].as_bytes() < pair[1].as_bytes())
+        );
+        let back: Vec<Option<u64>> = keys.iter().map(|key| last_number(key.as_bytes())).collect();
+        assert_eq!(back, numbers.map(Some));
+    }
+
+    #[test]
+    fn the_rows_of_one_text_stand_together() {
+        let key = Key::text("ab").and_last("c");
+        assert!(!key.as_bytes().starts_with(Key::text("a").as_bytes()));
+        assert_eq!(split_text(key.as_bytes()), Some(("ab", b"c".as_slice())));
+        assert_eq!(split_text(&[0, 0, 0, 9, b'x']), None);
+    }
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(end_of(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(end_of(&[1, 0xFF]), Some(vec![2]));
+        assert_eq!(end_of(&[0xFF, 0xFF]), None);
+        assert_eq!(end_of(&[]), None);
+    }
+}

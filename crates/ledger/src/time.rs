@@ -60,3 +60,18 @@ fn millis(time: rustix::time::Timespec) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1000
         + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    #[test]
+    fn times_are_shown_with_milliseconds_in_utc() {
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            Timestamp(1_790_000_000_007).to_string(),
+            "2026-09-21T14:13:20.007Z"
+        );
+        assert!(Timestamp(u64::MAX).to_string().ends_with('Z'));
+    }
+}

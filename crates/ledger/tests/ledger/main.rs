@@ -1,0 +1,20 @@
+//! The ledger as its callers use it: real files, real processes.
+
+#[cfg(test)]
+mod admission;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod leases;
+#[cfg(test)]
+mod lists;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod processes;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,362 @@
+//! Several real processes on one ledger: this test binary runs itself again.
+
+use crate::world::request;
+use alpine_ledger::{Admission, Ledger, LedgerError, Liveness, Options, SessionId};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const ROLE: &str = "ALPINE_LEDGER_TEST_ROLE";
+const LEDGER: &str = "ALPINE_LEDGER_TEST_PATH";
+
+/// Another process in a role; killed when the test is done with it.
+struct Other {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Other {
+    fn start(role: &str, path: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "processes::what_another_process_does",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(ROLE, role)
+            .env(LEDGER, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            stdout,
+        }
+    }
+
+    /// What it says next; none once it has ended.
+    fn says(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            // The test runner writes its own words before ours, on the same line.
+            if let Some((_, said)) = line.trim_end().split_once('@') {
+                return Some(said.to_owned());
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(
+            Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(),
+            signal,
+        )
+        .unwrap();
+    }
+
+    fn ends_well(mut self) {
+        drop(self.stdin.take());
+        while self.says().is_some() {}
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What the other process does; nothing when the tests are run as usual.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the other process is told its role by its environment"
+)]
+fn what_another_process_does() {
+    let (Ok(role), Ok(path)) = (std::env::var(ROLE), std::env::var(LEDGER)) else {
+        return;
+    };
+    let path = Path::new(&path);
+    match role.as_str() {
+        "create" => println!("@{}", Ledger::open(path, Options::new()).unwrap().id()),
+        "count" => count(&Ledger::open(path, Options::new()).unwrap()),
+        "append" => append(&Ledger::open(path, Options::new()).unwrap()),
+        "hold" => hold(&Ledger::open(path, Options::new()).unwrap()),
+        "work" => work(&Ledger::open(path, Options::new()).unwrap()),
+        role => panic!("{role}"),
+    }
+}
+
+fn wait_for_the_end_of_stdin() {
+    let mut rest = Vec::new();
+    std::io::stdin().read_to_end(&mut rest).unwrap();
+}
+
+const COUNTS: u64 = 25;
+
+/// Adds to a session's counter, by compare-and-swap, and tells the number of the event that went with it.
+fn count(ledger: &Ledger) {
+    let id = SessionId::derive("me", "r1");
+    let mut done = 0;
+    while done < COUNTS {
+        let version = ledger
+            .read(|snapshot| snapshot.session(&id))
+            .unwrap()
+            .unwrap()
+            .version;
+        let swapped = ledger.write(|tx| {
+            tx.compare_and_swap(&id, version, |session| session.persist_generation += 1)?;
+            tx.append_event(Some(&id), None, "counted", None)
+        });
+        match swapped {
+            Ok(seq) => {
+                println!("@{seq}");
+                done += 1;
+            }
+            Err(LedgerError::VersionMismatch { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Appends events until it is killed, and tells each after its commit.
+fn append(ledger: &Ledger) {
+    loop {
+        let seq = ledger
+            .write(|tx| tx.append_event(None, None, "appended", Some("by a process")))
+            .unwrap();
+        println!("@{seq}");
+    }
+}
+
+/// Stays in a write transaction until its input ends.
+fn hold(ledger: &Ledger) {
+    ledger
+        .write(|tx| {
+            tx.append_event(None, None, "held", None)?;
+            println!("@holding");
+            wait_for_the_end_of_stdin();
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// Holds the lease of a session until its input ends.
+fn work(ledger: &Ledger) {
+    let admission = ledger
+        .write(|tx| tx.admit(&request("me", "r1"), "f", "s", "me"))
+        .unwrap();
+    let Admission::Run(_grant) = admission else {
+        panic!("{admission:?}")
+    };
+    println!("@working");
+    wait_for_the_end_of_stdin();
+}
+
+fn home() -> (TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.redb");
+    (dir, path)
+}
+
+fn loops(processes: usize) {
+    let (_dir, path) = home();
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    let admission = ledger
+        .write(|tx| tx.admit(&request("me", "r1"), "f", "s", "me"))
+        .unwrap();
+    let others: Vec<Other> = (0..processes)
+        .map(|_| Other::start("count", &path))
+        .collect();
+    let mut told = BTreeSet::new();
+    for mut other in others {
+        while let Some(said) = other.says() {
+            assert!(
+                told.insert(said.parse::<u64>().unwrap()),
+                "event {said} was told twice"
+            );
+        }
+        other.ends_well();
+    }
+    let total = processes as u64 * COUNTS;
+    let session = ledger
+        .read(|snapshot| snapshot.session(&SessionId::derive("me", "r1")))
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (session.persist_generation, session.version),
+        (total, total + 1)
+    );
+    let events = ledger
+        .read(|snapshot| snapshot.events_after(0, usize::MAX))
+        .unwrap();
+    let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=total + 1).collect::<Vec<u64>>());
+    assert_eq!(told, (2..=total + 1).collect());
+    drop(admission);
+}
+
+#[test]
+fn two_processes_lose_no_write() {
+    loops(2);
+}
+
+#[test]
+fn eight_processes_lose_no_write() {
+    loops(8);
+}
+
+#[test]
+fn of_many_processes_that_come_at_once_one_makes_the_ledger() {
+    let (dir, path) = home();
+    let others: Vec<Other> = (0..200).map(|_| Other::start("create", &path)).collect();
+    let mut ids = BTreeSet::new();
+    for mut other in others {
+        ids.insert(other.says().unwrap());
+        other.ends_well();
+    }
+    assert_eq!(ids.len(), 1);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let events = Ledger::open_read(&path, Options::new())
+        .unwrap()
+        .read(|snapshot| snapshot.events_after(0, 10));
+    assert_eq!(events.unwrap(), []);
+}
+
+#[test]
+fn what_a_killed_writer_was_told_is_there_is_there() {
+    let (_dir, path) = home();
+    let mut told = 0;
+    for round in 0..25 {
+        let mut other = Other::start("append", &path);
+        // Each round another number of writes, and the kill falls somewhere into the next one.
+        for _ in 0..=round % 7 {
+            told = other.says().unwrap().parse::<u64>().unwrap();
+        }
+        other.signal(Signal::KILL);
+        while let Some(said) = other.says() {
+            told = said.parse().unwrap();
+        }
+        drop(other);
+        let reader = Ledger::open_read(&path, Options::new()).unwrap();
+        let events = reader
+            .read(|snapshot| snapshot.events_after(0, usize::MAX))
+            .unwrap();
+        let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<u64>>());
+        assert!(seqs.len() as u64 >= told, "event {told} was told and lost");
+        assert!(
+            events
+                .iter()
+                .all(|event| event.reason.as_deref() == Some("by a process"))
+        );
+    }
+}
+
+#[test]
+fn a_stopped_writer_makes_writers_busy_and_readers_not() {
+    let (_dir, path) = home();
+    let mut other = Other::start("hold", &path);
+    assert_eq!(other.says().as_deref(), Some("holding"));
+    other.signal(Signal::STOP);
+
+    let limit = Duration::from_millis(400);
+    let mut options = Options::new();
+    options.lock_timeout = limit;
+    let ledger = Ledger::open(&path, options).unwrap();
+    let start = Instant::now();
+    let refused = ledger
+        .write(|tx| tx.append_event(None, None, "note", None))
+        .unwrap_err();
+    let waited = start.elapsed();
+    let LedgerError::Busy {
+        pids, waited: said, ..
+    } = refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(pids, [other.child.id()]);
+    assert_eq!(said, limit);
+    assert!(waited >= limit, "{waited:?}");
+
+    let start = Instant::now();
+    assert_eq!(
+        ledger
+            .read(|snapshot| snapshot.events_after(0, 10))
+            .unwrap(),
+        []
+    );
+    let reader = Ledger::open_read(&path, Options::new()).unwrap();
+    assert_eq!(
+        reader
+            .read(|snapshot| snapshot.events_after(0, 10))
+            .unwrap(),
+        []
+    );
+    assert!(start.elapsed() < limit, "reads waited for the writer");
+
+    other.signal(Signal::CONT);
+    other.ends_well();
+    assert_eq!(
+        ledger
+            .write(|tx| tx.append_event(None, None, "note", None))
+            .unwrap(),
+        2
+    );
+}
+
+#[test]
+fn the_lease_of_a_killed_process_is_taken_over_at_once() {
+    let (_dir, path) = home();
+    let mut other = Other::start("work", &path);
+    assert_eq!(other.says().as_deref(), Some("working"));
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    let id = SessionId::derive("me", "r1");
+    let live = || {
+        ledger
+            .read(|snapshot| Ok(snapshot.holder_is_live(&snapshot.lease(&id)?.unwrap())))
+            .unwrap()
+    };
+    assert_eq!(live(), Liveness::Live);
+    other.signal(Signal::STOP);
+    assert_eq!(live(), Liveness::Live);
+    other.signal(Signal::KILL);
+    other.child.wait().unwrap();
+    assert_eq!(live(), Liveness::Dead);
+    let admission = ledger
+        .write(|tx| tx.admit(&request("me", "r1"), "f", "s", "me"))
+        .unwrap();
+    let Admission::Resume(grant) = admission else {
+        panic!("{admission:?}")
+    };
+    assert_eq!(grant.token.fence, 2);
+}
+
+#[test]
+fn a_killed_holder_of_the_writers_lock_blocks_nobody() {
+    let (_dir, path) = home();
+    let mut other = Other::start("hold", &path);
+    assert_eq!(other.says().as_deref(), Some("holding"));
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    other.signal(Signal::KILL);
+    other.child.wait().unwrap();
+    assert_eq!(
+        ledger
+            .write(|tx| tx.append_event(None, None, "note", None))
+            .unwrap(),
+        1
+    );
+}
