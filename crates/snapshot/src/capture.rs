@@ -1,0 +1,346 @@
+//! Writes an archive of directories. The file appears under its name when it is whole and on the disk.
+
+use crate::entry::{Entry, Kind, padding};
+use crate::error::SnapshotError;
+use crate::seal::SealWriter;
+use crate::types::{Captured, LeftOut, Root};
+use crate::walk::{Found, Seen, failed, walk};
+use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, fstat, openat, readlinkat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+const LEVEL: i32 = 1;
+const CHUNK: usize = 256 * 1024;
+const VANISHED: &str = "it vanished while it was captured";
+const LONGEST_ATTRIBUTE: usize = 64 * 1024;
+
+type Encoder = zstd::Encoder<'static, SealWriter<File>>;
+
+/// Writes all of the roots to the file `to`, which is replaced in one step. `progress` gets the bytes read so far.
+///
+/// Work is never lost silently: what can't be read is an error that names it. Sockets and devices, which no archive can
+/// hold, and files that vanished or changed meanwhile, are told in `left_out`.
+///
+/// # Errors
+/// When something can't be read or written; the name `to` is then as it was.
+pub fn capture(
+    roots: &[Root],
+    to: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Captured, SnapshotError> {
+    for root in roots {
+        let name = root.name;
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(SnapshotError::Name {
+                name: name.to_owned(),
+            });
+        }
+    }
+    let part = part_of(to);
+    let captured = write(roots, &part, progress).and_then(|captured| {
+        std::fs::rename(&part, to).map_err(|error| SnapshotError::io("write", to, error))?;
+        sync_directory(to)?;
+        Ok(captured)
+    });
+    if captured.is_err() {
+        // The failure is what matters; the partial file is replaced by the next attempt in any case.
+        let _ = std::fs::remove_file(&part);
+    }
+    captured
+}
+
+fn part_of(to: &Path) -> PathBuf {
+    let mut part = to.as_os_str().to_owned();
+    part.push(".part");
+    PathBuf::from(part)
+}
+
+fn sync_directory(of: &Path) -> Result<(), SnapshotError> {
+    let parent = match of.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    File::open(parent)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| SnapshotError::io("flush", parent, error))
+}
+
+fn write(
+    roots: &[Root],
+    part: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Captured, SnapshotError> {
+    let written = |error: io::Error| SnapshotError::io("write", part, error);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(part)
+        .map_err(written)?;
+    let mut capture = Capture {
+        encoder: encoder(file).map_err(written)?,
+        part,
+        progress,
+        read: 0,
+        entries: 0,
+        left_out: Vec::new(),
+        links: HashMap::new(),
+        chunk: vec![0; CHUNK],
+    };
+    for root in roots {
+        walk(root.name, root.path, &mut |seen| capture.visit(seen))?;
+    }
+    // Two empty blocks end a tar archive.
+    capture.put(&[0; 1024])?;
+    let Capture {
+        encoder,
+        entries,
+        left_out,
+        ..
+    } = capture;
+    let (file, digest, size) = encoder
+        .finish()
+        .and_then(SealWriter::finish)
+        .map_err(written)?;
+    file.sync_all().map_err(written)?;
+    Ok(Captured {
+        digest: digest.to_hex().to_string(),
+        size,
+        entries,
+        left_out,
+    })
+}
+
+fn encoder(file: File) -> io::Result<Encoder> {
+    let mut encoder = zstd::Encoder::new(SealWriter::new(file), LEVEL)?;
+    encoder.include_checksum(true)?;
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
+    Ok(encoder)
+}
+
+struct Capture<'a> {
+    encoder: Encoder,
+    part: &'a Path,
+    progress: &'a mut dyn FnMut(u64),
+    read: u64,
+    entries: u64,
+    left_out: Vec<LeftOut>,
+    /// Device and inode of files with several names → the first name.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    chunk: Vec<u8>,
+}
+
+impl Capture<'_> {
+    fn visit(&mut self, seen: Seen) -> Result<(), SnapshotError> {
+        let found = match seen {
+            Seen::Entry(found) => found,
+            Seen::Vanished(path) => {
+                self.leave_out(path, VANISHED);
+                return Ok(());
+            }
+        };
+        let identity = (found.stat.st_dev, found.stat.st_ino);
+        let kind = FileType::from_raw_mode(found.stat.st_mode);
+        let linked = found.stat.st_nlink > 1 && kind != FileType::Directory;
+        if linked && let Some(first) = self.links.get(&identity) {
+            let link = entry(&found, Kind::HardLink(first.clone()));
+            return self.add(&link);
+        }
+        let kept = match kind {
+            FileType::RegularFile => self.file(&found)?,
+            FileType::Directory => self.directory(&found)?,
+            FileType::Symlink => self.symlink(&found)?,
+            FileType::Fifo => {
+                self.add(&entry(&found, Kind::Fifo))?;
+                true
+            }
+            FileType::Socket => self.leave_out(found.path, "a socket can't be kept"),
+            FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => {
+                self.leave_out(found.path, "a device can't be kept")
+            }
+        };
+        if kept && linked {
+            self.links.insert(identity, found.path.to_vec());
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, found: &Found) -> Result<bool, SnapshotError> {
+        let mut entry = entry(found, Kind::Directory);
+        entry.attributes = self.attributes(found.parent, found.path)?;
+        self.add(&entry)?;
+        Ok(true)
+    }
+
+    fn symlink(&mut self, found: &Found) -> Result<bool, SnapshotError> {
+        match readlinkat(found.parent, found.name, Vec::new()) {
+            Ok(target) => {
+                self.add(&entry(found, Kind::Symlink(target.into_bytes())))?;
+                Ok(true)
+            }
+            Err(Errno::NOENT) => Ok(self.leave_out(found.path, VANISHED)),
+            Err(error) => Err(failed("read", found.path, error)),
+        }
+    }
+
+    fn file(&mut self, found: &Found) -> Result<bool, SnapshotError> {
+        let wrong = |error| failed("read", found.path, error);
+        let file = match open(found) {
+            Err(Errno::NOENT) => return Ok(self.leave_out(found.path, VANISHED)),
+            opened => opened.map_err(wrong)?,
+        };
+        let stat = fstat(&file).map_err(wrong)?;
+        if (stat.st_dev, stat.st_ino) != (found.stat.st_dev, found.stat.st_ino) {
+            return Ok(self.leave_out(found.path, "it was replaced while it was captured"));
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let mut entry = entry(found, Kind::File(size));
+        entry.modified = modified(&stat);
+        entry.attributes = self.attributes(&file, found.path)?;
+        self.add(&entry)?;
+        self.content(found.path, &file, size)?;
+        let after = fstat(&file).map_err(wrong)?;
+        if (after.st_size, modified(&after)) != (stat.st_size, modified(&stat)) {
+            self.leave_out(
+                found.path,
+                "it changed while it was captured: what was read is kept",
+            );
+        }
+        Ok(true)
+    }
+
+    /// Exactly as many bytes as were announced: what is missing is zero, what is more is not read.
+    fn content(&mut self, path: &[u8], file: &OwnedFd, size: u64) -> Result<(), SnapshotError> {
+        let mut left = size;
+        let mut chunk = std::mem::take(&mut self.chunk);
+        while left > 0 {
+            let want = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let read = match rustix::io::read(file, &mut chunk[..want]) {
+                Err(Errno::INTR) => continue,
+                read => read.map_err(|error| failed("read", path, error))?,
+            };
+            let got = if read == 0 {
+                chunk[..want].fill(0);
+                want
+            } else {
+                read
+            };
+            self.put(&chunk[..got])?;
+            left -= got as u64;
+            self.read += read as u64;
+            (self.progress)(self.read);
+        }
+        self.chunk = chunk;
+        self.put(&[0; 512][..padding(size)])
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<(), SnapshotError> {
+        self.entries += 1;
+        self.put(&entry.blocks())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.encoder
+            .write_all(bytes)
+            .map_err(|error| SnapshotError::io("write", self.part, error))
+    }
+
+    /// Says what is not kept as it is; the answer is that it is not.
+    fn leave_out(&mut self, path: &[u8], reason: &str) -> bool {
+        self.left_out.push(LeftOut {
+            path: String::from_utf8_lossy(path).into_owned(),
+            reason: reason.to_owned(),
+        });
+        false
+    }
+
+    /// The extended attributes of the user's own name space.
+    fn attributes(
+        &mut self,
+        file: impl AsFd,
+        path: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SnapshotError> {
+        let wrong = |error| failed("read the attributes of", path, error);
+        let names = match grown(|buffer| flistxattr(&file, buffer)) {
+            Err(Errno::NOTSUP) => Vec::new(),
+            listed => listed.map_err(wrong)?,
+        };
+        let mut found = Vec::new();
+        for name in names.split(|&byte| byte == 0) {
+            if !name.starts_with(b"user.") {
+                continue;
+            }
+            if name.contains(&b'=') {
+                self.leave_out(path, "an attribute with `=` in its name can't be kept");
+                continue;
+            }
+            let Ok(key) = CString::new(name) else {
+                continue;
+            };
+            match grown(|buffer| fgetxattr(&file, &key, buffer)) {
+                Err(Errno::NODATA) => {}
+                value => found.push((name.to_vec(), value.map_err(wrong)?)),
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// What a system call gives that says `ERANGE` where the buffer is too small.
+fn grown(
+    mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    let mut small = [0; 256];
+    match call(&mut small) {
+        Ok(length) => Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; LONGEST_ATTRIBUTE];
+            let length = call(&mut large)?;
+            large.truncate(length);
+            Ok(large)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn entry(found: &Found, kind: Kind) -> Entry {
+    Entry {
+        path: found.path.to_vec(),
+        kind,
+        mode: found.stat.st_mode & 0o7777,
+        owner: (found.stat.st_uid, found.stat.st_gid),
+        modified: modified(&found.stat),
+        attributes: Vec::new(),
+    }
+}
+
+fn modified(stat: &rustix::fs::Stat) -> (i64, u32) {
+    (
+        stat.st_mtime,
+        u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    )
+}
+
+/// Opens a file without following a link, without waiting, and, where that is allowed, without touching its access time.
+fn open(found: &Found) -> rustix::io::Result<OwnedFd> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat(
+        found.parent,
+        found.name,
+        flags | OFlags::NOATIME,
+        Mode::empty(),
+    ) {
+        Err(Errno::PERM) => openat(found.parent, found.name, flags, Mode::empty()),
+        opened => opened,
+    }
+}
