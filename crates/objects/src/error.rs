@@ -1,0 +1,50 @@
+//! The store's failures, in the words of providers.
+
+use crate::id::ObjectId;
+use alpine_provider_api::{ErrorKind, ProviderError};
+use object_store::path::Path as Key;
+use std::error::Error;
+use std::io;
+
+/// A failure of the store on one of an object's files.
+pub(crate) fn failed(what: &str, key: &Key, error: &object_store::Error) -> ProviderError {
+    let what = format!("can't {what} `{key}` in the store of durable objects");
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(system) = error.downcast_ref::<io::Error>()
+            && system.raw_os_error().is_some()
+        {
+            return hinted(ProviderError::io(what, system), system);
+        }
+        source = error.source();
+    }
+    ProviderError::new(ErrorKind::Io, format!("{what}: {error}"))
+}
+
+/// A failure of the store's own directory.
+pub(crate) fn io(what: &str, path: &std::path::Path, error: &io::Error) -> ProviderError {
+    hinted(
+        ProviderError::io(format!("can't {what} `{}`", path.display()), error),
+        error,
+    )
+}
+
+fn hinted(failed: ProviderError, error: &io::Error) -> ProviderError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            failed.hint("make the directory of the durable objects writable for you")
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            failed.hint("free some space where the durable objects are, and try again")
+        }
+        _ => failed,
+    }
+}
+
+/// What was read is not what was written.
+pub(crate) fn corrupt(id: &ObjectId, why: &str) -> ProviderError {
+    ProviderError::new(
+        ErrorKind::Corrupt,
+        format!("the durable object `{id}` is damaged: {why}"),
+    )
+}
