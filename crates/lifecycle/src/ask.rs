@@ -237,7 +237,7 @@ fn no_provider(session: &SessionRecord) -> Failure {
 }
 
 /// The `down` that gave the first answer.
-fn first_answer(operations: &[OperationRecord]) -> Option<OperationRecord> {
+pub(crate) fn first_answer(operations: &[OperationRecord]) -> Option<OperationRecord> {
     let ended = |operation: &&OperationRecord| {
         operation.action == Action::Down && operation.state == OperationState::Succeeded
     };

@@ -4,9 +4,10 @@ use crate::bring_up::sandbox;
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
+use crate::persist::must_not_be;
 use crate::{ErrorCode, Failure, Step};
 use alpine_ledger::{Outcome, State};
-use alpine_provider_api::{DestroyRequest, ErrorKind};
+use alpine_provider_api::{DestroyRequest, ErrorKind, SandboxState};
 use tokio::time::Instant;
 
 impl Engine {
@@ -112,8 +113,20 @@ impl Engine {
             let (provider, id) = (provider.clone(), id.clone());
             async move {
                 provider
-                    .destroy(&call, DestroyRequest { sandbox_id: id })
-                    .await
+                    .destroy(
+                        &call,
+                        DestroyRequest {
+                            sandbox_id: id.clone(),
+                        },
+                    )
+                    .await?;
+                must_not_be(
+                    &provider,
+                    &call,
+                    id,
+                    &[SandboxState::Running, SandboxState::Exited],
+                )
+                .await
             }
         };
         match self

@@ -1,6 +1,6 @@
 //! `down`: from every state to `stopped` or `failed`, without losing a byte.
 
-use crate::ask::{Answer, discard_digest};
+use crate::ask::{Answer, discard_digest, first_answer};
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
@@ -108,7 +108,7 @@ impl Engine {
                     tx.finish(token, &Outcome::Succeeded(result)).map(|_| ())
                 })
                 .await?;
-                Ok(outcome)
+                self.first(&held, outcome).await
             }
             Err(StepEnd::Failed(failure, _)) => Err(self.end_down(held, failure).await),
             Err(StepEnd::Stopped(failure)) => {
@@ -116,6 +116,14 @@ impl Engine {
                 Err(self.leave(held, failure.next(retry)).await)
             }
         }
+    }
+
+    /// The answer of the first `down` that ended well; this one may only have finished its destroy.
+    async fn first(&self, held: &Held, outcome: DownOutcome) -> Result<DownOutcome, Failure> {
+        let id = held.session.session_id.clone();
+        let operations = self.read(move |snapshot| snapshot.operations(&id)).await?;
+        let first = first_answer(&operations);
+        Ok(first.map_or(outcome, |first| replay(&held.session, Some(&first))))
     }
 
     /// Stop, capture, persist, verify, destroy: from wherever the session stands.

@@ -9,6 +9,7 @@ use crate::{ErrorCode, Failure, Step};
 use alpine_ledger::{PersistAttempt, Receipt, State};
 use alpine_provider_api::*;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The reason recorded when the workspace is provably gone.
 pub(crate) const WORKSPACE_LOST: &str = "workspace_lost";
@@ -24,7 +25,11 @@ impl Engine {
         };
         let work = |call| {
             let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.stop(&call, ask).await }
+            async move {
+                let id = ask.sandbox_id.clone();
+                provider.stop(&call, ask).await?;
+                must_not_be(&provider, &call, id, &[SandboxState::Running]).await
+            }
         };
         match self
             .step(
@@ -180,7 +185,7 @@ impl Engine {
     async fn read_back(
         &self,
         held: &mut Held,
-        provider: std::sync::Arc<dyn SandboxProvider>,
+        provider: Arc<dyn SandboxProvider>,
         id: &str,
     ) -> Result<ReadObjectReply, StepEnd> {
         let ask = ReadObjectRequest {
@@ -219,6 +224,32 @@ impl Engine {
         .await?;
         Ok(())
     }
+}
+
+/// Looks for itself whether a sandbox is in a state that it was said to have left.
+pub(crate) async fn must_not_be(
+    provider: &Arc<dyn SandboxProvider>,
+    call: &Call,
+    sandbox_id: SandboxId,
+    states: &[SandboxState],
+) -> Result<(), ProviderError> {
+    let found = provider
+        .inspect(
+            call,
+            InspectRequest {
+                sandbox_id,
+                probe: false,
+            },
+        )
+        .await?;
+    if states.contains(&found.state) {
+        let message = format!(
+            "the provider says it is done, but the sandbox is `{}`",
+            found.state.as_str()
+        );
+        return Err(ProviderError::transient(ErrorKind::Io, message));
+    }
+    Ok(())
 }
 
 /// What output and payload tell of a snapshot.
