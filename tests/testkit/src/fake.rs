@@ -2,7 +2,9 @@
 
 mod command;
 mod control;
+mod ending;
 mod judge;
+mod look;
 mod provider;
 mod store;
 mod tree;

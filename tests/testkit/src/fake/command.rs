@@ -1,7 +1,7 @@
 //! The commands that the fake knows, run in this process, and its logs.
 
 use super::store::{Run, Store};
-use super::work::not_found;
+use super::work::{Reply, not_found};
 use alpine_provider_api::{
     Call, CallEvent, ErrorKind, ExecInput, ExecReply, ExecRequest, LogName, LogsReply, LogsRequest,
     ProviderError,
@@ -12,8 +12,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 const POLL: Duration = Duration::from_millis(5);
-
-type Reply<T> = Result<T, ProviderError>;
 
 /// `echo`, `env`, `cat`, `write FILE TEXT`, `true`, `false`, `exit N`, `sleep SECONDS`.
 pub(super) async fn run(

@@ -1,6 +1,6 @@
 //! What a test does to the fake from outside, from any process.
 
-use super::provider::state;
+use super::look::state;
 use super::store::{CallLine, Locked, Planned, Run, Sandbox, Store, remove, write_bytes};
 use super::tree;
 use super::types::{FakeObject, FakeSandbox, Fault, Outcome, RecordedCall, Violation};
