@@ -86,6 +86,7 @@ impl Engine {
                 Some(failure.code.as_str().to_owned())
             }
         };
+        tracing::info!(session_id = %held.session.session_id, operation_id = %held.operation.operation_id, %step, duration_ms, ok, "step");
         held.steps.push(StepRecord {
             step: step.as_str().to_owned(),
             at: self.now(),

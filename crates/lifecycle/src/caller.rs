@@ -86,7 +86,8 @@ pub fn next_step(session: &str, state: State, destroy_pending: bool) -> Option<S
 }
 
 /// A text as one word of a POSIX shell.
-pub(crate) fn quoted(text: &str) -> String {
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,~".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

@@ -137,6 +137,7 @@ impl Engine {
         change: impl FnOnce(&mut SessionRecord) + Send + 'static,
     ) -> Result<(), Failure> {
         let reason = self.redactor.redact(reason);
+        tracing::info!(session_id = %held.session.session_id, operation_id = %held.operation.operation_id, state = %to, reason, "transition");
         self.record(held, move |tx, token| {
             tx.transition(token, to, &reason, change).map(|_| ())
         })

@@ -25,7 +25,7 @@ mod up;
 mod wait;
 mod watch;
 
-pub use caller::{Caller, lookup, next_step};
+pub use caller::{Caller, lookup, next_step, quoted};
 pub use down::{DownOutcome, DownRequest};
 pub use engine::{Engine, Tips};
 pub use env::Env;
