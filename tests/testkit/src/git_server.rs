@@ -188,6 +188,10 @@ impl Shared {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+        if request.header("authorization").is_some() {
+            // Git's own backend takes a push from a user that it knows only.
+            backend.env("REMOTE_USER", "user");
+        }
         for (header, variable) in [
             ("content-type", "CONTENT_TYPE"),
             ("content-encoding", "HTTP_CONTENT_ENCODING"),

@@ -52,7 +52,7 @@ impl Judge<'_> {
                 (self.meta.fence == 0, "fence"),
                 (self.meta.attempt == 0, "attempt"),
             ];
-            for (_, what) in missing.iter().filter(|(is_missing, _)| *is_missing) {
+            if let Some((_, what)) = missing.iter().find(|(is_missing, _)| *is_missing) {
                 return Err(self.broken(store, &format!("the call bears no {what}")));
             }
         }

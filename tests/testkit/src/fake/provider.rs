@@ -10,6 +10,7 @@ use super::wrong::Falsify;
 use alpine_provider_api::*;
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -65,7 +66,8 @@ impl FakeProvider {
         let checked = judge.check_call(&store, &public);
         let fault = checked.map(|()| take_fault(&store, judge.method));
         let number = store.next_number();
-        let may_be_shown = fault.is_ok();
+        // What was refused may hold a secret: it is not repeated.
+        let shown = fault.as_ref().map_or(Value::Null, |_| shortened(public));
         store.append_call(&CallLine::Began {
             number,
             method: judge.method.to_owned(),
@@ -74,7 +76,7 @@ impl FakeProvider {
             fence: judge.meta.fence,
             attempt: judge.meta.attempt,
             pid: std::process::id(),
-            request: may_be_shown.then(|| shortened(public)).unwrap_or_default(),
+            request: shown,
             fault: fault.as_ref().ok().cloned().flatten(),
         });
         (number, fault)

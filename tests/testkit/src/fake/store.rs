@@ -178,7 +178,12 @@ impl Locked {
 
     pub(super) fn keep_sandbox(&self, sandbox: &Sandbox) {
         let path = self.path("sandboxes").join(format!("{}.json", sandbox.id));
-        write(&path, sandbox);
+        let bytes = serde_json::to_vec(sandbox).expect("plain data");
+        // Most calls change nothing, and reading is much cheaper than a new file.
+        if fs::read(&path).is_ok_and(|known| known == bytes) {
+            return;
+        }
+        write_bytes(&path, &bytes);
     }
 
     pub(super) fn forget_sandbox(&self, id: &str) {
