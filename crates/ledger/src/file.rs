@@ -178,23 +178,25 @@ fn check_file_system(site: &Site, file: &File, device: u64) -> Result<(), Ledger
     }
     let stat = rustix::fs::fstatfs(file).map_err(|error| from_io(site, error.into()))?;
     // The magic numbers are 32 bits wide, and are widened with or without a sign.
-    let magic = i64::from(stat.f_type as u32);
-    let refuse = |name: &str| {
-        let reason = format!("it is on a file system over the network ({name})");
-        Err(site.unavailable(reason, None))
-    };
-    if let Some((_, name)) = NETWORK.iter().find(|(number, _)| *number == magic) {
-        return refuse(name);
+    match network_name(i64::from(stat.f_type as u32), || mount_type(device)) {
+        Some(name) => Err(site.unavailable(
+            format!("it is on a file system over the network ({name})"),
+            None,
+        )),
+        None => Ok(()),
     }
+}
+
+/// The name of a file system whose locks other machines may not see.
+fn network_name(magic: i64, mount: impl FnOnce() -> Option<String>) -> Option<String> {
     if magic != FUSE {
-        return Ok(());
+        return NETWORK
+            .iter()
+            .find(|(number, _)| *number == magic)
+            .map(|(_, name)| (*name).to_owned());
     }
-    let mount = mount_type(device).unwrap_or_else(|| "fuse".to_owned());
-    if LOCAL_FUSE.contains(&mount.as_str()) {
-        Ok(())
-    } else {
-        refuse(&mount)
-    }
+    let mount = mount().unwrap_or_else(|| "fuse".to_owned());
+    (!LOCAL_FUSE.contains(&mount.as_str())).then_some(mount)
 }
 
 /// The type of the mount with that device.
@@ -206,4 +208,21 @@ fn mount_type(device: u64) -> Option<String> {
         let (mount, source) = line.split_once(" - ")?;
         (mount.split(' ').nth(2)? == wanted).then(|| source.split(' ').next().map(str::to_owned))?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FUSE, network_name};
+
+    #[test]
+    fn file_systems_over_the_network_are_known_by_their_number() {
+        let of = |magic, mount: Option<&str>| network_name(magic, || mount.map(str::to_owned));
+        assert_eq!(of(0x6969, None).as_deref(), Some("nfs"));
+        assert_eq!(of(0xFF53_4D42, None).as_deref(), Some("cifs"));
+        assert_eq!(of(0xEF53, None), None);
+        assert_eq!(of(0x0102_1994, None), None);
+        assert_eq!(of(FUSE, Some("fuse.sshfs")).as_deref(), Some("fuse.sshfs"));
+        assert_eq!(of(FUSE, Some("fuse.fuse-overlayfs")), None);
+        assert_eq!(of(FUSE, None).as_deref(), Some("fuse"));
+    }
 }

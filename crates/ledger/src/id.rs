@@ -100,9 +100,12 @@ mod tests {
     fn derived_ids_never_change() {
         let session = SessionId::derive("me", "r1");
         expect!["ses_e952e4bb48cf5c2594accc133be82371"].assert_eq(session.as_str());
-        expect!["op_0e15c4936d5d577a875922977b057c52"].assert_eq(OperationId::derive(&session, "up", 0).as_str());
-        expect!["op_1a694a82303456a9851b5ff76ab5316d"].assert_eq(OperationId::derive(&session, "down", 1).as_str());
-        expect!["ses_6af8d32c89d35bae953f2d5b889df96f"].assert_eq(SessionId::derive("Zoë \"x\" \\", "\u{1F980}\n").as_str());
+        expect!["op_0e15c4936d5d577a875922977b057c52"]
+            .assert_eq(OperationId::derive(&session, "up", 0).as_str());
+        expect!["op_1a694a82303456a9851b5ff76ab5316d"]
+            .assert_eq(OperationId::derive(&session, "down", 1).as_str());
+        expect!["ses_6af8d32c89d35bae953f2d5b889df96f"]
+            .assert_eq(SessionId::derive("Zoë \"x\" \\", "\u{1F980}\n").as_str());
     }
 
     #[test]

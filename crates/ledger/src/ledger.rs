@@ -1,22 +1,15 @@
 //! Opening a ledger, and its transactions.
 
-use crate::backend::PatientFile;
-use crate::error::{from_io, from_redb};
 use crate::file::{self, Access};
+use crate::handle::{Open, Reader, Writers, lock, open_reader};
 use crate::site::Site;
-use crate::store::{self, Store, guard};
+use crate::store::{Store, guard};
 use crate::tables::{META, SCHEMA};
 use crate::{LedgerError, Options, Snapshot, Tx, create};
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
-use std::fs::File;
-use std::panic::{self, AssertUnwindSafe};
+use redb::ReadableDatabase;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
-
-/// How often a file is repaired that another writer, killed meanwhile, left unclean again.
-const REPAIRS: usize = 3;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A ledger. Cheap to clone; clones share what they have open.
 #[derive(Clone, Debug)]
@@ -31,42 +24,7 @@ struct Shared {
     id: OnceLock<String>,
     commits: AtomicU64,
     reader: Mutex<Option<Reader>>,
-    writer: Mutex<Writer>,
-    writer_is_free: Condvar,
-}
-
-/// The handle that all reads of this process share.
-#[derive(Clone)]
-struct Reader {
-    database: Arc<ReadOnlyDatabase>,
-    file: (u64, u64),
-}
-
-/// The handle that the writes of this process take in turns.
-#[derive(Debug)]
-enum Writer {
-    /// Opened by the next write.
-    Closed,
-    /// Free to be taken.
-    Open(Open),
-    /// A write has it.
-    Taken,
-    /// The file is damaged: nothing is written any more.
-    Damaged(String),
-}
-
-#[derive(Debug)]
-struct Open {
-    database: Database,
-    file: (u64, u64),
-}
-
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader")
-            .field("file", &self.file)
-            .finish_non_exhaustive()
-    }
+    writers: Writers,
 }
 
 impl Ledger {
@@ -106,8 +64,7 @@ impl Ledger {
             id: OnceLock::new(),
             commits: AtomicU64::new(0),
             reader: Mutex::new(None),
-            writer: Mutex::new(Writer::Closed),
-            writer_is_free: Condvar::new(),
+            writers: Writers::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -141,8 +98,8 @@ impl Ledger {
                 .site
                 .unavailable("it was opened only to be read", None));
         }
-        let mut turn = shared.take_turn()?;
-        let result = turn.open().and_then(|open| transact(&shared.site, open, f));
+        let mut turn = shared.writers.take(&shared.site)?;
+        let result = turn.open().and_then(|open| transact(shared, open, f));
         match &result {
             Ok(_) => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -175,15 +132,17 @@ impl Ledger {
 
 /// One write transaction, from the writer's lock to the commit.
 fn transact<T>(
-    site: &Site,
+    shared: &Shared,
     open: &Open,
     f: impl FnOnce(&mut Tx<'_>) -> Result<T, LedgerError>,
 ) -> Result<T, LedgerError> {
+    let site = &shared.site;
     let transaction = guard(site, || Ok(open.database.begin_write()?))?;
     if !file::is_current(site, open.file) {
         return Err(site.unavailable("it was removed or replaced since it was opened", None));
     }
     let store = Store::writing(site, &transaction);
+    shared.identify(&store)?;
     let schema: u64 = store
         .get(META, b"schema")?
         .ok_or_else(|| site.corrupt("it has no version"))?;
@@ -220,165 +179,27 @@ impl Shared {
         {
             return Ok(Some(reader.clone()));
         }
-        *held = open_reader(&self.site)?;
-        if let Some(reader) = held.as_ref() {
-            let id = read_id(&self.site, reader)?;
-            self.id.get_or_init(|| id);
-        }
-        Ok(held.clone())
-    }
-
-    /// Waits until no other thread of this process writes, no longer than for another process.
-    fn take_turn(&self) -> Result<Turn<'_>, LedgerError> {
-        let patience = self.site.options.lock_timeout;
-        let start = Instant::now();
-        let mut writer = lock(&self.writer);
-        while matches!(*writer, Writer::Taken) {
-            let Some(left) = patience
-                .checked_sub(start.elapsed())
-                .filter(|left| !left.is_zero())
-            else {
-                return Err(self.site.busy(patience));
-            };
-            writer = self
-                .writer_is_free
-                .wait_timeout(writer, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        if let Writer::Damaged(what) = &*writer {
-            return Err(self.site.corrupt(what.clone()));
-        }
-        Ok(Turn {
-            shared: self,
-            writer: std::mem::replace(&mut *writer, Writer::Taken),
-        })
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let writer = self
-            .writer
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        close(std::mem::replace(writer, Writer::Closed));
-    }
-}
-
-/// The right to use the writer's handle, given back when dropped.
-struct Turn<'a> {
-    shared: &'a Shared,
-    writer: Writer,
-}
-
-impl Turn<'_> {
-    /// The writer's handle, opened if need be.
-    fn open(&mut self) -> Result<&Open, LedgerError> {
-        if !matches!(self.writer, Writer::Open(_)) {
-            self.writer = Writer::Open(open_writer(&self.shared.site)?);
-        }
-        match &self.writer {
-            Writer::Open(open) => Ok(open),
-            Writer::Closed | Writer::Taken | Writer::Damaged(_) => {
-                Err(self.shared.site.unavailable("it is closed", None))
-            }
-        }
-    }
-
-    /// What becomes of the handle after a write that failed.
-    fn after(&mut self, error: &LedgerError) {
-        match error {
-            // Closing would write into a damaged file, so the handle is left open until the process ends.
-            LedgerError::Corrupt { what, .. } => {
-                std::mem::forget(std::mem::replace(
-                    &mut self.writer,
-                    Writer::Damaged(what.clone()),
-                ));
-            }
-            // After an error of the file system redb refuses all work until the file is opened again.
-            LedgerError::Unavailable { .. } | LedgerError::OutcomeUnknown { .. } => {
-                close(std::mem::replace(&mut self.writer, Writer::Closed));
-            }
-            LedgerError::Busy { .. }
-            | LedgerError::Incompatible { .. }
-            | LedgerError::Predecessor { .. }
-            | LedgerError::Fenced { .. }
-            | LedgerError::IllegalTransition { .. }
-            | LedgerError::NotFound { .. }
-            | LedgerError::VersionMismatch { .. }
-            | LedgerError::Protected { .. } => {}
-        }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut writer = std::mem::replace(&mut self.writer, Writer::Closed);
-        if std::thread::panicking() {
-            close(std::mem::replace(&mut writer, Writer::Closed));
-        }
-        *lock(&self.shared.writer) = writer;
-        self.shared.writer_is_free.notify_one();
-    }
-}
-
-/// Closes a handle; redb may panic over a damaged file.
-fn close(writer: Writer) {
-    drop(panic::catch_unwind(AssertUnwindSafe(|| drop(writer))));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn backend(site: &Site, file: File) -> Result<(PatientFile, (u64, u64)), LedgerError> {
-    let metadata = file.metadata().map_err(|error| from_io(site, error))?;
-    let backend = PatientFile::new(file, site.options.lock_timeout)
-        .map_err(|error| from_redb(site, error))?;
-    Ok((backend, file::identity(&metadata)))
-}
-
-fn open_writer(site: &Site) -> Result<Open, LedgerError> {
-    let file = file::open(site, Access::Write)?
-        .ok_or_else(|| site.unavailable("it was removed since it was opened", None))?;
-    let (backend, file) = backend(site, file)?;
-    let database = guard(site, || Ok(store::builder().create_with_backend(backend)?))?;
-    Ok(Open { database, file })
-}
-
-/// Opens the file to read it. After its last writer was killed it has to be repaired first, which takes a
-/// writer: once, unless another one is killed meanwhile.
-fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
-    for _ in 0..REPAIRS {
-        let Some(file) = file::open(site, Access::Read)? else {
+        *held = None;
+        let Some(reader) = open_reader(&self.site)? else {
             return Ok(None);
         };
-        let (backend, file) = backend(site, file)?;
-        let opened = guard(site, || {
-            match store::builder().open_read_only_with_backend(backend) {
-                Ok(database) => Ok(Some(database)),
-                Err(redb::DatabaseError::RepairAborted) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        })?;
-        if let Some(database) = opened {
-            return Ok(Some(Reader {
-                database: Arc::new(database),
-                file,
-            }));
-        }
-        let repaired = open_writer(site)?;
-        guard(site, || Ok(repaired.database.close()?))?;
+        let transaction = guard(&self.site, || Ok(reader.database.begin_read()?))?;
+        self.identify(&Store::reading(&self.site, &transaction))?;
+        drop(transaction);
+        *held = Some(reader.clone());
+        Ok(Some(reader))
     }
-    Err(site.unavailable(
-        "its writers are killed faster than it can be repaired",
-        None,
-    ))
-}
 
-fn read_id(site: &Site, reader: &Reader) -> Result<String, LedgerError> {
-    let transaction = guard(site, || Ok(reader.database.begin_read()?))?;
-    let id: Option<String> = Store::reading(site, &transaction).get(META, b"id")?;
-    id.ok_or_else(|| site.corrupt("it has no id"))
+    /// Makes sure that the file is the ledger that was opened first: leases, fences and sandboxes belong to it.
+    fn identify(&self, store: &Store<'_>) -> Result<(), LedgerError> {
+        let found: String = store
+            .get(META, b"id")?
+            .ok_or_else(|| self.site.corrupt("it has no id"))?;
+        let known = self.id.get_or_init(|| found.clone());
+        if *known == found {
+            return Ok(());
+        }
+        let reason = format!("it was replaced by another ledger (`{found}` instead of `{known}`)");
+        Err(self.site.unavailable(reason, None))
+    }
 }

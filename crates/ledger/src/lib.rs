@@ -11,6 +11,7 @@ mod create;
 mod error;
 mod file;
 mod find;
+mod handle;
 mod holder;
 mod id;
 mod lease;

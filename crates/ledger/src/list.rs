@@ -75,6 +75,11 @@ pub(crate) fn summary(session: &SessionRecord) -> SessionSummary {
     }
 }
 
+/// Whether sessions of the class can be among those of the query.
+fn may_hold(query: &ListQuery, wanted: u8) -> bool {
+    query.states.is_empty() || query.states.iter().any(|state| class(*state) == wanted)
+}
+
 impl Snapshot<'_> {
     /// The sessions of a query.
     ///
@@ -87,7 +92,10 @@ impl Snapshot<'_> {
         };
         let mut sessions = Vec::new();
         for owner in &owners {
-            for class in [UNFINISHED, FINISHED] {
+            for class in [UNFINISHED, FINISHED]
+                .into_iter()
+                .filter(|class| may_hold(query, *class))
+            {
                 self.collect(query, owner, class, &mut sessions)?;
             }
         }

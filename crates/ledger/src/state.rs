@@ -190,7 +190,8 @@ mod tests {
             | cleanup_failed | failing |
             | close_failed | stopping |
             | stopped | (none) |
-            | failed | (none) |"#]].assert_eq(&table.join("\n"));
+            | failed | (none) |"#]]
+        .assert_eq(&table.join("\n"));
     }
 
     #[test]

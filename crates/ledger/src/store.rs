@@ -69,6 +69,10 @@ impl Span {
         }
     }
 
+    fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
+    }
+
     fn upper(&self) -> Bound<&[u8]> {
         self.end
             .as_deref()
@@ -166,7 +170,7 @@ impl<'a> Store<'a> {
                 return Ok(Ok(None));
             };
             let Some(row) = rows.get(key)? else {
-                return Ok(check_edges(table, &rows, &exactly(key))?.map(|()| None));
+                return missing(table, &rows, key);
             };
             Ok(codec::decode(table, key, row.value()).map(Some))
         })?;
@@ -174,6 +178,9 @@ impl<'a> Store<'a> {
     }
 
     /// Visits the rows of a span until it is told to stop. The visitor gets keys and JSON.
+    ///
+    /// The range has no end where the span has one: the row that ends it must be sound, too, or else a row
+    /// whose key was damaged would hide all that follow.
     pub(crate) fn scan(
         &self,
         table: &'static str,
@@ -185,23 +192,32 @@ impl<'a> Store<'a> {
             let Some(rows) = self.rows(table)? else {
                 return Ok(Ok(()));
             };
-            let mut range = rows.range(Bound::Included(&span.start), span.upper())?;
+            let mut range = match order {
+                Order::Forward => rows.range(Bound::Included(&span.start), Bound::Unbounded)?,
+                Order::Backward => rows.range(Bound::Unbounded, span.upper())?,
+            };
+            if let Err(what) = check_edge(table, &rows, span, order)? {
+                return Ok(Err(self.site.corrupt(what)));
+            }
             loop {
                 let next = match order {
                     Order::Forward => range.next(),
                     Order::Backward => range.next_back(),
                 };
-                let Some(row) = next.transpose()? else { break };
-                let visited = codec::verify(table, row.0.value(), row.1.value())
-                    .map_err(|what| self.site.corrupt(what))
-                    .and_then(|json| visit(row.0.value(), json));
+                let Some((key, value)) = next.transpose()? else {
+                    return Ok(Ok(()));
+                };
+                let visited = match codec::verify(table, key.value(), value.value()) {
+                    Err(what) => Err(self.site.corrupt(what)),
+                    Ok(_) if !span.contains(key.value()) => return Ok(Ok(())),
+                    Ok(json) => visit(key.value(), json),
+                };
                 match visited {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(ControlFlow::Break(())) => return Ok(Ok(())),
                     Err(error) => return Ok(Err(error)),
                 }
             }
-            Ok(check_edges(table, &rows, span)?.map_err(|what| self.site.corrupt(what)))
         })?
     }
 
@@ -286,32 +302,51 @@ impl<'a> Store<'a> {
     }
 }
 
-fn exactly(key: &[u8]) -> Span {
-    Span {
-        start: key.to_vec(),
-        end: Some(key.to_vec()),
-    }
-}
-
-/// Looks at the rows on both sides of a span. A row whose key was damaged stays where it was, so that it now
-/// stands beside the place where it is missed, and does not match its checksum.
-fn check_edges(
+/// No row, unless damage hides it: both of its neighbours must be sound and stand where they should.
+fn missing<T>(
     table: &str,
     rows: &Rows<'_>,
-    span: &Span,
-) -> Result<Result<(), String>, redb::Error> {
-    let before = rows
-        .range(Bound::Unbounded, Bound::Excluded(&span.start))?
-        .next_back();
-    let after = match &span.end {
-        Some(end) => rows.range(Bound::Included(end), Bound::Unbounded)?.next(),
-        None => None,
+    key: &[u8],
+) -> Result<Result<Option<T>, String>, redb::Error> {
+    let here = Span {
+        start: key.to_vec(),
+        end: Some(key.to_vec()),
     };
-    for row in [before, after].into_iter().flatten() {
-        let (key, value) = row?;
-        if let Err(what) = codec::verify(table, key.value(), value.value()) {
+    for order in [Order::Forward, Order::Backward] {
+        if let Err(what) = check_edge(table, rows, &here, order)? {
             return Ok(Err(what));
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(None))
+}
+
+/// Looks at the row before the place where a scan begins. A row whose key was damaged stays where it was, so
+/// that a search that it misled ends beside it, and it does not match its checksum. Where a search was misled
+/// by a damaged page above, a row of the span stands before the place where the span was thought to begin.
+fn check_edge(
+    table: &str,
+    rows: &Rows<'_>,
+    span: &Span,
+    order: Order,
+) -> Result<Result<(), String>, redb::Error> {
+    let row = match (order, &span.end) {
+        (Order::Forward, _) => rows
+            .range(Bound::Unbounded, Bound::Excluded(&span.start))?
+            .next_back(),
+        (Order::Backward, Some(end)) => rows.range(Bound::Included(end), Bound::Unbounded)?.next(),
+        (Order::Backward, None) => None,
+    };
+    let Some((key, value)) = row.transpose()? else {
+        return Ok(Ok(()));
+    };
+    let key = key.value();
+    let beyond = match order {
+        Order::Forward => key < span.start.as_slice(),
+        Order::Backward => span.end.as_deref().is_some_and(|end| key >= end),
+    };
+    Ok(match codec::verify(table, key, value.value()) {
+        Err(what) => Err(what),
+        Ok(_) if !beyond => Err(format!("the rows of `{table}` are out of order")),
+        Ok(_) => Ok(()),
+    })
 }

@@ -38,7 +38,7 @@ fn a_new_request_runs_a_new_session() {
             assert_eq!(snapshot.request("you", "r1")?, None);
             assert_eq!(
                 snapshot.transitions(&id)?,
-                [grant.session.last_transition.clone()]
+                std::slice::from_ref(&grant.session.last_transition)
             );
             let lease = snapshot.lease(&id)?.unwrap();
             assert_eq!(snapshot.holder_is_live(&lease), Liveness::Live);
@@ -389,5 +389,6 @@ fn the_history_of_a_session_reads_as_it_happened() {
         8 transition stopping test
         9 transition persisting test
         10 transition stopped test
-        11 operation_finished stopped -"#]].assert_eq(&lines.join("\n"));
+        11 operation_finished stopped -"#]]
+    .assert_eq(&lines.join("\n"));
 }

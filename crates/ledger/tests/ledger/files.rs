@@ -1,7 +1,7 @@
 //! Which files are accepted as a ledger, and which are left alone.
 
 use crate::world::{World, kind, request};
-use alpine_ledger::{Admission, Ledger, LedgerError, ListQuery, Options};
+use alpine_ledger::{Admission, Ledger, LedgerError, ListQuery, Options, SessionId};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -256,17 +256,96 @@ fn a_ledger_that_was_replaced_is_not_written() {
     assert_eq!(kind(&gone), "unavailable");
     let fresh = world.other(|_| {});
     assert_ne!(fresh.id(), world.ledger.id());
+    let replaced = world
+        .ledger
+        .write(|tx| tx.append_event(None, None, "note", None))
+        .unwrap_err();
+    assert!(replaced.to_string().contains(fresh.id()), "{replaced}");
+    let replaced = world
+        .ledger
+        .read(|snapshot| snapshot.events_after(0, 10))
+        .unwrap_err();
+    assert!(replaced.to_string().contains(fresh.id()), "{replaced}");
+    assert_eq!(
+        fresh.read(|snapshot| snapshot.events_after(0, 10)).unwrap(),
+        []
+    );
+    fs::rename(world.dir.path().join("aside"), world.path()).unwrap();
     world
         .ledger
         .write(|tx| tx.append_event(None, None, "note", None))
         .unwrap();
+}
+
+#[test]
+fn what_a_creation_that_was_killed_left_is_no_hindrance() {
+    let dir = tempfile::tempdir().unwrap();
+    file(dir.path(), ".ledger.redb.new", b"half of a ledger");
+    Ledger::open(&dir.path().join("ledger.redb"), Options::new()).unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_belongs_to_another_user_is_refused() {
+    let world = World::new();
+    // Root can give its file away; everybody else can name a file of root's.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(world.path(), Some(65_534), None).unwrap();
+        refused(&world.path(), "unavailable", "belongs to another user");
+        std::os::unix::fs::chown(world.dir.path(), Some(65_534), None).unwrap();
+        refused(&world.path(), "unavailable", "belongs to another user");
+        std::os::unix::fs::chown(world.dir.path(), Some(0), None).unwrap();
+    } else {
+        refused(
+            Path::new("/etc/passwd"),
+            "unavailable",
+            "belongs to another user",
+        );
+    }
+}
+
+#[test]
+fn a_newer_schema_is_read_and_not_written() {
+    const META: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("meta");
+    let World { dir, ledger, .. } = World::new();
+    let path = dir.path().join("ledger.redb");
+    ledger
+        .write(|tx| tx.append_event(None, None, "note", None))
+        .unwrap();
+    drop(ledger);
+    // The row as a newer version would write it: format, checksum over table, key and value, then JSON.
+    let mut sum = crc32fast::Hasher::new();
+    for part in [b"meta".as_slice(), &6_u64.to_le_bytes(), b"schema", b"2"] {
+        sum.update(part);
+    }
+    let mut row = vec![1];
+    row.extend_from_slice(&sum.finalize().to_le_bytes());
+    row.push(b'2');
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(redb::ConcurrencyMode::MultiWriter);
+    let database = builder.open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .open_table(META)
+        .unwrap()
+        .insert(b"schema".as_slice(), row.as_slice())
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
     assert_eq!(
-        fresh
+        ledger
             .read(|snapshot| snapshot.events_after(0, 10))
             .unwrap()
             .len(),
         1
     );
+    let refused = ledger
+        .write(|tx| tx.append_event(None, None, "note", None))
+        .unwrap_err();
+    assert_eq!(kind(&refused), "incompatible");
+    assert!(refused.to_string().contains("schema 2"), "{refused}");
 }
 
 #[test]
@@ -280,8 +359,9 @@ fn a_panic_of_the_caller_undoes_the_transaction_and_is_its_own() {
     let panicked = std::thread::spawn(move || {
         ledger.write(|tx| {
             tx.append_event(None, None, "lost", None)?;
-            panic!("the caller's fault");
-            #[expect(unreachable_code, reason = "gives the closure its type")]
+            if tx.lease(&SessionId::derive("a", "b"))?.is_none() {
+                panic!("the caller's fault");
+            }
             Ok(())
         })
     })

@@ -19,7 +19,9 @@ fn up_by(ledger: &Ledger) -> Grant {
         .unwrap()
     {
         Admission::Run(grant) | Admission::Resume(grant) => grant,
-        other => panic!("{other:?}"),
+        other @ (Admission::Replay(..) | Admission::Wait(..) | Admission::Conflict(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

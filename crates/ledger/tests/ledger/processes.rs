@@ -1,6 +1,6 @@
 //! Several real processes on one ledger: this test binary runs itself again.
 
-use crate::world::request;
+use crate::world::{kind, request};
 use alpine_ledger::{Admission, Ledger, LedgerError, Liveness, Options, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
@@ -22,7 +22,21 @@ struct Other {
 
 impl Other {
     fn start(role: &str, path: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::run(Command::new(std::env::current_exe().unwrap()), role, path)
+    }
+
+    /// One whose files may not grow beyond a limit, as on a disk that is full.
+    fn start_on_a_full_disk(role: &str, path: &Path, bytes: u64) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512);
+        shell
+            .args(["-c", &script, "sh"])
+            .arg(std::env::current_exe().unwrap());
+        Self::run(shell, role, path)
+    }
+
+    fn run(mut command: Command, role: &str, path: &Path) -> Self {
+        let mut child = command
             .args([
                 "--exact",
                 "processes::what_another_process_does",
@@ -94,6 +108,7 @@ fn what_another_process_does() {
         "create" => println!("@{}", Ledger::open(path, Options::new()).unwrap().id()),
         "count" => count(&Ledger::open(path, Options::new()).unwrap()),
         "append" => append(&Ledger::open(path, Options::new()).unwrap()),
+        "fill" => fill(&Ledger::open(path, Options::new()).unwrap()),
         "hold" => hold(&Ledger::open(path, Options::new()).unwrap()),
         "work" => work(&Ledger::open(path, Options::new()).unwrap()),
         role => panic!("{role}"),
@@ -140,6 +155,24 @@ fn append(ledger: &Ledger) {
             .unwrap();
         println!("@{seq}");
     }
+}
+
+/// Appends large events until the disk is full, then reads, and tells what came of it.
+fn fill(ledger: &Ledger) {
+    let reason = "x".repeat(10_000);
+    let error = loop {
+        match ledger.write(|tx| tx.append_event(None, None, "filled", Some(&reason))) {
+            Ok(seq) => println!("@{seq}"),
+            Err(error) => break error,
+        }
+    };
+    println!("@{}", kind(&error));
+    let again = ledger.write(|tx| tx.append_event(None, None, "filled", Some(&reason)));
+    println!("@{}", kind(&again.unwrap_err()));
+    let events = ledger
+        .read(|snapshot| snapshot.events_after(0, usize::MAX))
+        .unwrap();
+    println!("@{}", events.len());
 }
 
 /// Stays in a write transaction until its input ends.
@@ -359,4 +392,43 @@ fn a_killed_holder_of_the_writers_lock_blocks_nobody() {
             .unwrap(),
         1
     );
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_loses_nothing() {
+    let (_dir, path) = home();
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    let mut other = Other::start_on_a_full_disk("fill", &path, 1 << 20);
+    let mut said = Vec::new();
+    while let Some(line) = other.says() {
+        said.push(line);
+    }
+    other.ends_well();
+    let told: u64 = said
+        .iter()
+        .filter_map(|line| line.parse().ok())
+        .rev()
+        .nth(1)
+        .unwrap();
+    let [.., first, second, read] = said.as_slice() else {
+        panic!("{said:?}")
+    };
+    for error in [first, second] {
+        assert!(
+            ["unavailable", "outcome_unknown"].contains(&error.as_str()),
+            "{said:?}"
+        );
+    }
+    let events = ledger
+        .read(|snapshot| snapshot.events_after(0, usize::MAX))
+        .unwrap();
+    assert!(
+        events.len() as u64 >= told,
+        "event {told} was told and lost"
+    );
+    assert_eq!(events.len().to_string(), *read);
+    let seq = ledger
+        .write(|tx| tx.append_event(None, None, "after", None))
+        .unwrap();
+    assert_eq!(seq, events.len() as u64 + 1);
 }

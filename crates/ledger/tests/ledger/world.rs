@@ -77,7 +77,9 @@ impl World {
     pub(crate) fn up(&self, new: &NewSession) -> Grant {
         match self.admit(new) {
             Admission::Run(grant) | Admission::Resume(grant) => grant,
-            other => panic!("{other:?}"),
+            other @ (Admission::Replay(..) | Admission::Wait(..) | Admission::Conflict(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -233,6 +235,5 @@ pub(crate) fn kind(error: &LedgerError) -> &'static str {
         LedgerError::VersionMismatch { .. } => "version_mismatch",
         LedgerError::Protected { .. } => "protected",
         LedgerError::OutcomeUnknown { .. } => "outcome_unknown",
-        _ => "unknown",
     }
 }
