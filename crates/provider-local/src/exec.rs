@@ -1,0 +1,175 @@
+//! Runs a command in the workspace.
+
+use crate::dial::{self, Dial};
+use crate::layout::Sandbox;
+use crate::protocol::{Reply, Request, Run};
+use crate::provider::Local;
+use alpine_provider_api::{
+    Call, CallEvent, ErrorKind, ExecInput, ExecReply, ExecRequest, ProviderError,
+};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+
+const CHUNK: usize = 64 * 1024;
+/// How many pieces of input are taken in advance of a command that reads slowly.
+const PENDING: usize = 64;
+
+/// Has the supervisor start the command, and carries between its pipes and the call. When this is dropped, so is the
+/// connection, and the supervisor ends the command.
+pub(crate) async fn exec(
+    local: &Arc<Local>,
+    call: &Call,
+    request: ExecRequest,
+    input: mpsc::Receiver<ExecInput>,
+) -> Result<ExecReply, ProviderError> {
+    let sandbox = local.running(&request.sandbox_id)?;
+    if request.argv.first().is_none_or(String::is_empty) {
+        let message = "no program is named";
+        return Err(ProviderError::new(ErrorKind::InvalidArgument, message));
+    }
+    let run = Run {
+        argv: request.argv,
+        env: local.env(&request.env),
+    };
+    let mut dial = Dial::ask(&sandbox, &Request::Exec(run)).await?;
+    let Reply::Started = dial.next(&sandbox).await? else {
+        return Err(dial::unexpected(&sandbox));
+    };
+    let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(dial.take_pipes()) else {
+        return Err(dial::unexpected(&sandbox));
+    };
+    let failed = |source: io::Error| ProviderError::io("the command's pipes", &source);
+    let stdin = pipe::Sender::from_owned_fd(stdin).map_err(failed)?;
+    let stdout = pipe::Receiver::from_owned_fd(stdout).map_err(failed)?;
+    let stderr = pipe::Receiver::from_owned_fd(stderr).map_err(failed)?;
+    let (say, said) = watch::channel(false);
+    let (out, err, ended) = tokio::join!(
+        pump(call, stdout, CallEvent::Stdout, said.clone()),
+        pump(call, stderr, CallEvent::Stderr, said),
+        control(&sandbox, &mut dial, stdin, input, say),
+    );
+    let ended = ended?;
+    out.and(err)?;
+    Ok(ended)
+}
+
+/// Passes input and signals on until the command has ended.
+async fn control(
+    sandbox: &Sandbox,
+    dial: &mut Dial,
+    stdin: pipe::Sender,
+    mut input: mpsc::Receiver<ExecInput>,
+    over: watch::Sender<bool>,
+) -> Result<ExecReply, ProviderError> {
+    let mut feed = Feed {
+        stdin: Some(stdin),
+        pending: VecDeque::new(),
+        ended: false,
+    };
+    let mut heard = true;
+    let ended = loop {
+        // A command that reads slowly must not keep its signals from it, nor its end from the caller.
+        tokio::select! {
+            reply = dial.next(sandbox) => break reply,
+            () = feed.step(), if feed.has_work() => {}
+            item = input.recv(), if heard && feed.has_room() => match item {
+                Some(ExecInput::Data(data)) => feed.take(data),
+                Some(ExecInput::Eof) => feed.ended = true,
+                Some(ExecInput::Signal(number)) => {
+                    // A supervisor that has gone is noticed when it is read.
+                    let _ = dial.say(&Request::Signal(number)).await;
+                }
+                None => {
+                    feed.ended = true;
+                    heard = false;
+                }
+            },
+        }
+    };
+    // What was written before the end is in the pipes now: they are read empty and no further. That nobody waits for this
+    // any more means that both have ended.
+    let _ = over.send(true);
+    match ended {
+        Ok(Reply::Ended(ended)) => Ok(ended),
+        Ok(_) => Err(dial::unexpected(sandbox)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is on its way to the command's standard input.
+struct Feed {
+    stdin: Option<pipe::Sender>,
+    pending: VecDeque<Vec<u8>>,
+    ended: bool,
+}
+
+impl Feed {
+    fn has_work(&self) -> bool {
+        self.stdin.is_some() && (self.ended || !self.pending.is_empty())
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < PENDING
+    }
+
+    /// Takes a piece of input, if the command still reads.
+    fn take(&mut self, data: Vec<u8>) {
+        if self.stdin.is_some() && !self.ended {
+            self.pending.push_back(data);
+        }
+    }
+
+    /// Writes some of it; after the last of it, closes the input. May be dropped at any time.
+    async fn step(&mut self) {
+        let Some(stdin) = &self.stdin else { return };
+        let Some(data) = self.pending.front_mut() else {
+            self.stdin = None;
+            return;
+        };
+        let written = match stdin.writable().await {
+            Ok(()) => stdin.try_write(data),
+            Err(source) => Err(source),
+        };
+        match written {
+            Ok(count) if count < data.len() => drop(data.drain(..count)),
+            Ok(_) => drop(self.pending.pop_front()),
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => {}
+            // It has closed its input: what else comes is dropped, as a shell does.
+            Err(_) => {
+                self.stdin = None;
+                self.pending.clear();
+            }
+        }
+    }
+}
+
+/// Sends a pipe's output to the call until it ends; after the command's own end, only what is there already.
+async fn pump(
+    call: &Call,
+    pipe: pipe::Receiver,
+    event: fn(Vec<u8>) -> CallEvent,
+    mut over: watch::Receiver<bool>,
+) -> Result<(), ProviderError> {
+    let mut text = vec![0; CHUNK];
+    let mut ended = false;
+    loop {
+        match pipe.try_read(&mut text) {
+            Ok(0) => return Ok(()),
+            Ok(got) => call.send(event(text[..got].to_vec())).await?,
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock && ended => return Ok(()),
+            Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
+                tokio::select! {
+                    ready = pipe.readable() => {
+                        ready.map_err(|source| ProviderError::io("the command's output", &source))?;
+                    }
+                    _ = over.wait_for(|over| *over) => ended = true,
+                }
+            }
+            Err(source) => return Err(ProviderError::io("the command's output", &source)),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Private files: whole or not there, for the user alone, and never through a link.
+
+use alpine_provider_api::{ErrorKind, ProviderError};
+use rustix::fs::OFlags;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Whether a file has to outlive a loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// It is flushed to disk, and so is its directory.
+    Yes,
+    /// It tells of processes that would not outlive it either.
+    No,
+}
+
+/// Makes a directory of mode 0700, and those above it, where they are missing.
+pub(crate) fn private_dir(path: &Path) -> Result<(), ProviderError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| io_error(path, &source))
+}
+
+/// Replaces a file by a record, in one step.
+pub(crate) fn write_json<T: Serialize>(
+    path: &Path,
+    record: &T,
+    flush: Flush,
+) -> Result<(), ProviderError> {
+    let text = serde_json::to_vec_pretty(record)
+        .map_err(|source| ProviderError::new(ErrorKind::Internal, source.to_string()))?;
+    replace(path, &text, flush).map_err(|source| io_error(path, &source))
+}
+
+/// Replaces a file, in one step.
+pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
+    replace(path, text, Flush::No).map_err(|source| io_error(path, &source))
+}
+
+/// Makes a file that was not there.
+pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+    write_new(path, text, Flush::No)
+}
+
+fn replace(path: &Path, text: &[u8], flush: Flush) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:08x}.part", random_u32()));
+    let part = path.with_file_name(name);
+    let written = write_new(&part, text, flush).and_then(|()| std::fs::rename(&part, path));
+    if let Err(source) = written {
+        // What can't be removed now is removed with the directory.
+        let _ = std::fs::remove_file(&part);
+        return Err(source);
+    }
+    if flush == Flush::Yes
+        && let Some(directory) = path.parent()
+    {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, text: &[u8], flush: Flush) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text)?;
+    if flush == Flush::Yes {
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Reads a record; none when there is no such file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ProviderError> {
+    let Some(text) = read_small(path, 1 << 20).map_err(|source| io_error(path, &source))? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|source| {
+        ProviderError::new(
+            ErrorKind::Corrupt,
+            format!("`{}` is damaged: {source}", path.display()),
+        )
+    })
+}
+
+/// Reads a regular file of at most so many bytes without following a link; none when there is none.
+pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    // A FIFO in the file's place must not make the open wait.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+    {
+        Ok(file) => file,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(source),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    let mut text = Vec::new();
+    file.take(limit + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {limit} bytes"),
+        ));
+    }
+    Ok(Some(text))
+}
+
+/// A failure that names a path.
+pub(crate) fn io_error(path: &Path, source: &io::Error) -> ProviderError {
+    ProviderError::io(format!("`{}`", path.display()), source)
+}
+
+/// Random bits for a name that nobody else uses.
+pub(crate) fn random_u32() -> u32 {
+    // Where the kernel has no random bits to give, the process and the time tell names apart.
+    getrandom::u32().unwrap_or_else(|_| {
+        std::process::id() ^ (crate::clock::monotonic_ms() & 0xffff_ffff) as u32
+    })
+}

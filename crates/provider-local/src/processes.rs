@@ -1,0 +1,180 @@
+//! Processes as `/proc` shows them: which belong to a sandbox, and how they are signalled without hitting a stranger.
+
+use crate::layout::{MARKER, Sandbox};
+use alpine_provider_api::{ErrorKind, ProviderError};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// A process, told from a later one of the same id by when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    /// Its id.
+    pub(crate) pid: u32,
+    /// When it started, in ticks since boot.
+    pub(crate) start_time: u64,
+}
+
+impl Process {
+    /// The process of that id that lives now.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        stat(pid).map(|stat| Self {
+            pid,
+            start_time: stat.start_time,
+        })
+    }
+
+    /// Whether it still lives; a zombie does not.
+    pub(crate) fn lives(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
+    }
+
+    /// Signals this process and no other: the id is pinned first, and what it names is checked after that.
+    pub(crate) fn signal(self, signal: Signal) {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        if let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty())
+            && self.lives()
+        {
+            // It may end at any time; that is what is wanted.
+            let _ = pidfd_send_signal(&pinned, signal);
+        }
+    }
+}
+
+struct Stat {
+    parent: u32,
+    start_time: u64,
+}
+
+/// What `/proc/<pid>/stat` tells; none for a process that is gone or a zombie.
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name may hold anything, spaces and parentheses too: the fields follow the last parenthesis.
+    let end = text.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&text[end + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    (!matches!(state, "Z" | "X" | "x")).then_some(Stat { parent, start_time })
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Every process below this one, its zombies left out.
+pub(crate) fn descendants(of: u32) -> BTreeSet<Process> {
+    let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
+    for pid in pids() {
+        if let Some(stat) = stat(pid) {
+            let start_time = stat.start_time;
+            let process = Process { pid, start_time };
+            children.entry(stat.parent).or_default().push(process);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut unseen = vec![of];
+    while let Some(parent) = unseen.pop() {
+        for child in children.remove(&parent).unwrap_or_default() {
+            unseen.push(child.pid);
+            found.insert(child);
+        }
+    }
+    found
+}
+
+/// Every process that carries the sandbox's mark, whoever its parent is by now.
+pub(crate) fn marked(sandbox: &Sandbox) -> BTreeSet<Process> {
+    let mark = format!("{MARKER}={}", sandbox.key);
+    pids()
+        .filter_map(|pid| {
+            let process = Process::of(pid)?;
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let bears = environment
+                .split(|&byte| byte == 0)
+                .any(|variable| variable == mark.as_bytes());
+            bears.then_some(process)
+        })
+        .collect()
+}
+
+/// Ends every marked process: asks, waits, then kills until none is left or the time is up. Gives those that are left, and
+/// whether any was killed.
+pub(crate) fn end_marked(sandbox: &Sandbox, grace: Duration) -> (BTreeSet<Process>, bool) {
+    let mut left = marked(sandbox);
+    if left.is_empty() {
+        return (left, false);
+    }
+    for process in &left {
+        process.signal(Signal::TERM);
+        process.signal(Signal::CONT);
+    }
+    let patience = Instant::now() + grace;
+    while !left.is_empty() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(10));
+        left = marked(sandbox);
+    }
+    let forced = !left.is_empty();
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !left.is_empty() && Instant::now() < limit {
+        for process in &left {
+            process.signal(Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        left = marked(sandbox);
+    }
+    (left, forced)
+}
+
+/// Processes that can't be ended: never a success.
+pub(crate) fn leftovers(left: &BTreeSet<Process>) -> ProviderError {
+    let pids: Vec<String> = left.iter().take(10).map(|it| it.pid.to_string()).collect();
+    let message = format!(
+        "{} processes can't be ended: {}",
+        left.len(),
+        pids.join(", ")
+    );
+    ProviderError::new(ErrorKind::Io, message)
+}
+
+/// What tells this boot from every other.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Process, descendants};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_child_is_found_and_a_recycled_id_is_not_taken_for_it() {
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Process::of(child.id()).unwrap();
+        assert!(descendants(std::process::id()).contains(&process));
+        let stranger = Process {
+            start_time: process.start_time + 1,
+            ..process
+        };
+        assert!(!stranger.lives());
+        stranger.signal(rustix::process::Signal::KILL);
+        assert!(process.lives());
+        process.signal(rustix::process::Signal::KILL);
+        child.wait().unwrap();
+        assert!(!process.lives());
+    }
+}

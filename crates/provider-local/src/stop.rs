@@ -1,0 +1,192 @@
+//! Ends every process of a sandbox.
+
+use crate::clock;
+use crate::dial::{self, Dial, PROMPT};
+use crate::file::{self, Flush};
+use crate::layout::Sandbox;
+use crate::processes;
+use crate::protocol::{AgentAccess, Reply, Request};
+use crate::provider::{Local, blocking};
+use crate::record::{self, ExitRecord, StateRecord};
+use alpine_gateway::client::AgentClient;
+use alpine_provider_api::{Call, ErrorKind, ProviderError, StopReply, StopRequest};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the export of the agent's transcript may take in all.
+const EXPORT: Duration = Duration::from_secs(8);
+/// How long the agent may take to take note that it is ended.
+const DISPOSE: Duration = Duration::from_secs(2);
+
+/// Exports the transcript, ends everything, and makes sure that nothing is left.
+pub(crate) async fn stop(
+    local: &Arc<Local>,
+    call: &Call,
+    request: StopRequest,
+) -> Result<StopReply, ProviderError> {
+    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    if record::lock_is_held(&sandbox)? {
+        export(call, &sandbox).await;
+    }
+    let forced = end(call, &sandbox, Duration::from_millis(request.grace_ms)).await?;
+    Ok(StopReply { forced })
+}
+
+/// Ends every process: by the supervisor, or without it where it is dead or does not answer. Answers whether anything had
+/// to be killed, and only when nothing is left.
+pub(crate) async fn end(
+    call: &Call,
+    sandbox: &Sandbox,
+    grace: Duration,
+) -> Result<bool, ProviderError> {
+    let mut forced = false;
+    if record::lock_is_held(sandbox)? {
+        match ask(call, sandbox, grace).await {
+            Ok(killed) => forced = killed,
+            Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                call.warn(format!("{error}; it is ended by force"));
+                forced = true;
+            }
+        }
+    }
+    let sandbox = sandbox.clone();
+    blocking(move || finish(&sandbox, grace, forced)).await
+}
+
+/// Asks the supervisor, which says every half second how far it is.
+async fn ask(call: &Call, sandbox: &Sandbox, grace: Duration) -> Result<bool, ProviderError> {
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    let silent = |_| dial::unreachable(sandbox, "it does not answer");
+    let request = Request::Stop { grace_ms };
+    let asked = tokio::time::timeout(PROMPT, Dial::ask(sandbox, &request));
+    let mut dial = asked.await.map_err(silent)??;
+    loop {
+        let said = tokio::time::timeout(PROMPT, dial.next(sandbox));
+        match said.await.map_err(silent)? {
+            Ok(Reply::Stopping { what, left }) => call.progress(&what, left, None),
+            Ok(Reply::Stopped { forced }) => return Ok(forced),
+            Ok(_) => return Err(dial::unexpected(sandbox)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes sure that the supervisor is gone and that no marked process lives, and writes down how it ended.
+fn finish(sandbox: &Sandbox, grace: Duration, forced: bool) -> Result<bool, ProviderError> {
+    if !sandbox.dir.is_dir() {
+        return leave_nothing(sandbox, grace, forced);
+    }
+    end_supervisor(sandbox)?;
+    let forced = leave_nothing(sandbox, grace, forced)?;
+    let before: Option<ExitRecord> = file::read_json(&sandbox.exit()).unwrap_or_default();
+    match before {
+        Some(exit) if exit.asked => Ok(exit.forced || forced),
+        Some(_) | None => {
+            let state: Option<StateRecord> = file::read_json(&sandbox.state()).unwrap_or_default();
+            let exit = ExitRecord {
+                version: record::VERSION,
+                at: clock::now(),
+                asked: true,
+                forced,
+                agent: state.and_then(|state| state.agent?.ended),
+            };
+            match file::write_json(&sandbox.exit(), &exit, Flush::Yes) {
+                // A full disk must not keep a sandbox from being stopped: the free lock says that it is.
+                Err(error) if error.kind != ErrorKind::NoSpace => Err(error),
+                Ok(()) | Err(_) => Ok(forced),
+            }
+        }
+    }
+}
+
+fn leave_nothing(sandbox: &Sandbox, grace: Duration, forced: bool) -> Result<bool, ProviderError> {
+    let (left, killed) = processes::end_marked(sandbox, grace.min(Duration::from_secs(2)));
+    match left.is_empty() {
+        true => Ok(forced || killed),
+        false => Err(processes::leftovers(&left)),
+    }
+}
+
+/// Waits a little for the supervisor to let go of its lock; then kills it.
+fn end_supervisor(sandbox: &Sandbox) -> Result<(), ProviderError> {
+    let limit = Instant::now() + Duration::from_secs(12);
+    let patience = Instant::now() + Duration::from_secs(1);
+    while record::lock_is_held(sandbox)? {
+        if Instant::now() > limit {
+            let message = format!("the supervisor of sandbox `{}` can't be ended", sandbox.id);
+            return Err(ProviderError::new(ErrorKind::Io, message));
+        }
+        // While the lock is held, it names the process that holds it.
+        if let Some(supervisor) = record::supervisor(sandbox)
+            && Instant::now() > patience
+        {
+            supervisor.signal(Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Lets paused processes run, and asks the agent for its transcripts. What fails here costs a warning only.
+async fn export(call: &Call, sandbox: &Sandbox) {
+    match Dial::prompt(sandbox, &Request::Thaw).await {
+        Ok(Reply::Hello(hello)) => {
+            if let Some(agent) = hello.agent.filter(|agent| agent.running) {
+                export_from(call, sandbox, &agent).await;
+            }
+        }
+        Ok(_) | Err(_) => call.warn("the supervisor does not answer: no transcript was exported"),
+    }
+}
+
+async fn export_from(call: &Call, sandbox: &Sandbox, agent: &AgentAccess) {
+    let client = client(sandbox, agent);
+    let shutdown = &agent.server.shutdown;
+    if let Some(transcript) = &agent.server.transcript {
+        call.progress("exporting the transcript", 0, None);
+        match client.export_transcript(transcript, shutdown, EXPORT).await {
+            Ok(exported) => {
+                for failure in &exported.failures {
+                    call.warn(format!(
+                        "a part of the transcript was not exported: {failure}"
+                    ));
+                }
+                if let Err(error) = store(sandbox, exported.transcripts).await {
+                    call.warn(format!("the transcript was not exported: {error}"));
+                }
+            }
+            Err(why) => call.warn(format!("the transcript was not exported: {why}")),
+        }
+    }
+    if let Some(path) = &shutdown.dispose_path {
+        // It is ended anyway; this only lets it end in order.
+        let _ = client.post(path, DISPOSE).await;
+    }
+}
+
+/// Writes the transcripts; their ids were found safe to name files by.
+async fn store(sandbox: &Sandbox, all: Vec<(String, Vec<u8>)>) -> Result<(), ProviderError> {
+    let directory = sandbox.transcript().join("agent");
+    blocking(move || {
+        file::private_dir(&directory)?;
+        for (id, text) in all {
+            let path = directory.join(format!("{id}.json"));
+            file::write(&path, &text)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A client that sends the session's password to the session's own processes only.
+pub(crate) fn client(sandbox: &Sandbox, agent: &AgentAccess) -> AgentClient {
+    let auth = agent.server.auth.as_ref();
+    let auth = auth.map(|auth| (auth.username.clone(), agent.password.clone()));
+    let client = AgentClient::new(agent.port, auth);
+    match record::supervisor(sandbox) {
+        Some(supervisor) => client.only_to_descendants_of(supervisor.pid),
+        None => client,
+    }
+}
