@@ -50,7 +50,7 @@ pub(crate) async fn connect(
     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     stream.set_nodelay(true)?;
     if let Some(owner) = owner
-        && !listener_descends_from(port, owner)?
+        && !is_owned(port, owner).await?
     {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -67,6 +67,13 @@ pub(crate) async fn connect(
         let _ = connection.with_upgrades().await;
     }));
     Ok((sender, wire))
+}
+
+/// Looking through `/proc` takes milliseconds in which streams of other callers go on.
+async fn is_owned(port: u16, owner: u32) -> io::Result<bool> {
+    tokio::task::spawn_blocking(move || listener_descends_from(port, owner))
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// An answer's body; the connection lives for as long as it does.

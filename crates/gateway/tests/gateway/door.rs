@@ -54,6 +54,7 @@ fn the_password_opens_every_name_of_the_session_and_no_other() {
     }
     for wrong in [
         "Authorization: Basic YWxwaW5lOnBhc3N4\r\n",
+        "Authorization: Basic YWxwaW5lOnBhc3M=x\r\n",
         "Authorization: Basic\r\n",
         "Authorization: Bearer pass\r\n",
         "Cookie: alpine_0123456789ab=x.99999999999999.00\r\n",

@@ -41,6 +41,17 @@ fn the_agent_sees_its_own_names_and_its_own_credential() {
 }
 
 #[test]
+fn the_callers_credential_goes_no_further_than_the_door() {
+    let agent = Agent::start();
+    let mut upstream = agent.upstream();
+    upstream.auth = None;
+    let session = Session::started(Some(upstream));
+    assert_eq!(session.call("GET /plain", BASIC).status, 200);
+    let seen = agent.heads.recv_timeout(SOON).unwrap();
+    assert!(!seen.contains("authorization"), "{seen}");
+}
+
+#[test]
 fn answers_are_made_fit_for_the_caller() {
     let agent = Agent::start();
     let session = Session::started(Some(agent.upstream()));
