@@ -92,38 +92,41 @@ fn one_document_is_one_document() {
 fn nothing_is_left_of_it() {
     let env = TestEnv::new();
     let root = env.root().to_owned();
-    // One bears the mark, one has shed it but stays in the directory, one has nothing but an argument.
-    let marked = "exec sleep 600";
-    let moved = "exec env -i PATH=\"$PATH\" sleep 600";
-    let argued = "file=$HOME/x; cd /; exec env -i sh -c 'while :; do sleep 600; done' \"$file\"";
+    // One bears the mark alone, one has shed it but stays in the directory, one has nothing but an argument.
+    let marked = "cd /; exec env -i ALPINE_TEST_MARK=$ALPINE_TEST_MARK sleep 601";
+    let moved = "exec env -i sleep 602";
+    let argued = "touch $HOME/603; cd /; exec env -i tail -f $HOME/603";
     for script in [marked, moved, argued] {
-        let mut command = shell(
-            &env,
-            &format!("setsid sh -c '{}' &", script.replace('\'', r"'\''")),
-        );
+        let mut command = shell(&env, &format!("setsid sh -c '{script}' &"));
         let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(status.unwrap().success());
     }
     let until = Instant::now() + Duration::from_secs(10);
-    let sleeps = || {
-        env.processes()
-            .iter()
-            .filter(|found| found.command.contains("600"))
-            .count()
+    let argued = format!("tail -f {}/home/603", root.display());
+    let expected = ["sleep 601", "sleep 602", argued.as_str()];
+    let found = || {
+        expected.map(|command| {
+            env.processes()
+                .into_iter()
+                .find(|found| found.command == command)
+        })
     };
-    while sleeps() < 3 {
+    while found().iter().any(Option::is_none) {
         assert!(Instant::now() < until, "{:?}", env.processes());
         std::thread::sleep(Duration::from_millis(5));
     }
-    let pids: Vec<u32> = env.processes().iter().map(|process| process.pid).collect();
+    let found = found().map(Option::unwrap);
     let locked = root.join("home/locked");
     fs::create_dir(&locked).unwrap();
     fs::write(locked.join("file"), "x").unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     drop(env);
     assert!(!root.exists());
-    for pid in pids {
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        assert!(!command.contains("600"), "{pid} is alive: {command}");
+    for process in found {
+        let place = format!("/proc/{}/cmdline", process.pid);
+        let command = fs::read_to_string(place)
+            .unwrap_or_default()
+            .replace('\0', " ");
+        assert_ne!(command.trim(), process.command);
     }
 }
