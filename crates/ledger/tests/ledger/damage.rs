@@ -163,6 +163,23 @@ fn a_flipped_bit_is_found_out_or_does_no_harm() {
 }
 
 #[test]
+fn a_damaged_key_hides_no_row() {
+    let sound = sound();
+    let mut tally = Tally::default();
+    for id in &sound.ids[..6] {
+        let id = id.as_str().as_bytes();
+        for at in 0..sound.bytes.len() - id.len() {
+            if &sound.bytes[at..at + id.len()] == id {
+                let mut bytes = sound.bytes.clone();
+                bytes[at + 5 + at % 4] ^= 1 << (at % 7);
+                tally.add(&sound, &bytes, &format!("the id at byte {at}"));
+            }
+        }
+    }
+    assert!(tally.refused > 20 && tally.sound > 20, "{tally:?}");
+}
+
+#[test]
 fn a_zeroed_page_is_found_out_or_does_no_harm() {
     let sound = sound();
     let mut tally = Tally::default();

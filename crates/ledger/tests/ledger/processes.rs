@@ -2,7 +2,7 @@
 
 use crate::world::{kind, request};
 use alpine_ledger::{Admission, Ledger, LedgerError, Liveness, Options, SessionId};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Other {
     /// One whose files may not grow beyond a limit, as on a disk that is full.
     fn start_on_a_full_disk(role: &str, path: &Path, bytes: u64) -> Self {
         let mut shell = Command::new("sh");
-        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512);
+        let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$@\"", bytes / 512);
         shell
             .args(["-c", &script, "sh"])
             .arg(std::env::current_exe().unwrap());
@@ -173,6 +173,16 @@ fn fill(ledger: &Ledger) {
         .read(|snapshot| snapshot.events_after(0, usize::MAX))
         .unwrap();
     println!("@{}", events.len());
+    // Somebody has made room: the same handle goes on.
+    let room = Rlimit {
+        current: None,
+        maximum: getrlimit(Resource::Fsize).maximum,
+    };
+    setrlimit(Resource::Fsize, room).unwrap();
+    let seq = ledger
+        .write(|tx| tx.append_event(None, None, "after", None))
+        .unwrap();
+    println!("@{seq}");
 }
 
 /// Stays in a write transaction until its input ends.
@@ -404,31 +414,22 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
         said.push(line);
     }
     other.ends_well();
-    let told: u64 = said
-        .iter()
-        .filter_map(|line| line.parse().ok())
-        .rev()
-        .nth(1)
-        .unwrap();
-    let [.., first, second, read] = said.as_slice() else {
+    let [told @ .., first, second, read, after] = said.as_slice() else {
         panic!("{said:?}")
     };
+    let told: u64 = told.last().unwrap().parse().unwrap();
     for error in [first, second] {
         assert!(
             ["unavailable", "outcome_unknown"].contains(&error.as_str()),
             "{said:?}"
         );
     }
+    let read: u64 = read.parse().unwrap();
+    assert!(read >= told, "event {told} was told and lost");
+    assert_eq!(*after, (read + 1).to_string());
     let events = ledger
         .read(|snapshot| snapshot.events_after(0, usize::MAX))
         .unwrap();
-    assert!(
-        events.len() as u64 >= told,
-        "event {told} was told and lost"
-    );
-    assert_eq!(events.len().to_string(), *read);
-    let seq = ledger
-        .write(|tx| tx.append_event(None, None, "after", None))
-        .unwrap();
-    assert_eq!(seq, events.len() as u64 + 1);
+    let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=read + 1).collect::<Vec<u64>>());
 }
