@@ -30,14 +30,14 @@ pub(crate) fn io(what: &str, path: &std::path::Path, error: &io::Error) -> Provi
 }
 
 fn hinted(failed: ProviderError, error: &io::Error) -> ProviderError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            failed.hint("make the directory of the durable objects writable for you")
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            failed.hint("free some space where the durable objects are, and try again")
-        }
-        _ => failed,
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind = error.kind();
+    if matches!(kind, PermissionDenied | ReadOnlyFilesystem) {
+        failed.hint("make the directory of the durable objects writable for you")
+    } else if matches!(kind, StorageFull | QuotaExceeded) {
+        failed.hint("free some space where the durable objects are, and try again")
+    } else {
+        failed
     }
 }
 

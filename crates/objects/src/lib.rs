@@ -4,6 +4,7 @@
 //! both. Without its manifest an object does not exist, so none is ever seen half-written. Keys are derived from what the
 //! object holds: the same request gives the same id, and nothing is ever changed under an id.
 
+mod directory;
 mod error;
 mod id;
 mod manifest;

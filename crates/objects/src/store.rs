@@ -1,16 +1,18 @@
 //! A store of durable objects in a directory.
 
+use crate::directory;
 use crate::error::io;
 use crate::id::ObjectId;
+use crate::manifest::MANIFEST;
 use crate::read;
 use crate::write::{self, Staged};
 use alpine_provider_api::{ErrorKind, ProviderError, ReadObjectReply};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use std::fs::DirBuilder;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// A store of durable objects.
 #[derive(Clone, Debug)]
@@ -29,11 +31,7 @@ impl Store {
     /// `Io` or `NoSpace` when the directory can't be made or used.
     pub fn file(directory: &Path) -> Result<Self, ProviderError> {
         let failed = |error: std::io::Error| io("use the directory", directory, &error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(failed)?;
+        directory::make(directory).map_err(failed)?;
         let permissions = std::fs::metadata(directory).map_err(failed)?.permissions();
         if permissions.mode() & 0o077 != 0 {
             std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700))
@@ -53,7 +51,8 @@ impl Store {
     }
 
     /// Writes an object: the payload, the snapshot (a staged file and the digest it had), and last the manifest. The same
-    /// request gives the same id; what is there whole already is read, not written again.
+    /// request gives the same id; what is there whole already is read, not written again. When this is dropped, the writing
+    /// goes on by itself, and a repeat waits for it.
     ///
     /// # Errors
     /// `InvalidArgument`, `Corrupt` (the staged file is not what it was), `NoSpace`, `Io`. Nothing is visible then.
@@ -65,14 +64,29 @@ impl Store {
         snapshot: Option<(&Path, &str)>,
         progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
     ) -> Result<String, ProviderError> {
-        let staged = snapshot.map(|(path, digest)| Staged { path, digest });
-        let digest = staged.as_ref().map(|staged| staged.digest);
+        let staged = snapshot.map(|(path, digest)| Staged {
+            path: path.to_owned(),
+            digest: digest.to_owned(),
+        });
+        let digest = snapshot.map(|(_, digest)| digest);
         let id = ObjectId::of(session_id, generation, payload, digest)?;
-        if read::is_whole(self, &id, payload, digest, progress).await? {
-            return Ok(id.to_string());
+        let text = id.to_string();
+        let (send, mut told) = mpsc::unbounded_channel();
+        let writing = tokio::spawn(write::put(
+            self.clone(),
+            id,
+            payload.to_owned(),
+            staged,
+            send,
+        ));
+        while let Some((done, total)) = told.recv().await {
+            progress(done, total);
         }
-        write::write(self, &id, payload, staged.as_ref(), progress).await?;
-        Ok(id.to_string())
+        let written = writing.await.unwrap_or_else(|error| {
+            let message = format!("writing the durable object `{text}` ended: {error}");
+            Err(ProviderError::new(ErrorKind::Internal, message))
+        });
+        written.map(|()| text)
     }
 
     /// Reads an object from the disk, every byte of it, and hashes the snapshot.
@@ -102,5 +116,14 @@ impl Store {
         self.files
             .path_to_filesystem(key)
             .map_err(|error| crate::error::failed("name", key, &error))
+    }
+
+    /// The directory of an object.
+    pub(crate) fn folder(&self, id: &ObjectId) -> Result<PathBuf, ProviderError> {
+        let manifest = self.path(&id.key(MANIFEST))?;
+        let folder = manifest.parent().map(Path::to_owned);
+        folder.ok_or_else(|| {
+            ProviderError::new(ErrorKind::Internal, format!("`{id}` has no directory"))
+        })
     }
 }

@@ -38,8 +38,7 @@ pub(crate) struct Archive<R: Read> {
 
 impl<R: Read> Archive<R> {
     pub(crate) fn new(from: R, limits: Limits) -> Result<Self, SnapshotError> {
-        let mut decoder =
-            zstd::Decoder::new(SealReader::new(from)).map_err(|error| wrong(error))?;
+        let mut decoder = zstd::Decoder::new(SealReader::new(from)).map_err(wrong)?;
         decoder.window_log_max(WINDOW_LOG).map_err(wrong)?;
         Ok(Self {
             decoder,
@@ -232,7 +231,6 @@ fn kind(header: &Header) -> Result<Kind, SnapshotError> {
 
 fn apply(entry: &mut Entry, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
     match key {
-        b"hdrcharset" => {}
         b"path" => entry.path = value.to_vec(),
         b"linkpath" => match &mut entry.kind {
             Kind::Symlink(target) | Kind::HardLink(target) => *target = value.to_vec(),

@@ -1,6 +1,6 @@
 //! Writes an archive of directories. The file appears under its name when it is whole and on the disk.
 
-use crate::entry::{Entry, Kind, padding};
+use crate::entry::{Attribute, Entry, Kind, padding};
 use crate::error::SnapshotError;
 use crate::seal::SealWriter;
 use crate::types::{Captured, LeftOut, Root};
@@ -267,7 +267,7 @@ impl Capture<'_> {
         &mut self,
         file: impl AsFd,
         path: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SnapshotError> {
+    ) -> Result<Vec<Attribute>, SnapshotError> {
         let wrong = |error| failed("read the attributes of", path, error);
         let names = match grown(|buffer| flistxattr(&file, buffer)) {
             Err(Errno::NOTSUP) => Vec::new(),

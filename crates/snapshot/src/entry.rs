@@ -24,8 +24,11 @@ pub(crate) struct Entry {
     pub(crate) owner: (u32, u32),
     pub(crate) modified: (i64, u32),
     /// Those of `user.*`, by their full names.
-    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) attributes: Vec<Attribute>,
 }
+
+/// An extended attribute: its full name and its value.
+pub(crate) type Attribute = (Vec<u8>, Vec<u8>);
 
 /// The prefix of the records that hold extended attributes.
 pub(crate) const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
@@ -96,12 +99,6 @@ impl Entry {
             Kind::Symlink(target) | Kind::HardLink(target) => target.as_slice(),
             Kind::Directory | Kind::File(_) | Kind::Fifo => &[],
         };
-        if [named.as_slice(), link]
-            .iter()
-            .any(|text| std::str::from_utf8(text).is_err())
-        {
-            pax::push(&mut records, b"hdrcharset", b"BINARY");
-        }
         if !plain(&named) {
             pax::push(&mut records, b"path", &named);
         }

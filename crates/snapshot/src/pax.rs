@@ -21,8 +21,11 @@ fn digits(number: usize) -> usize {
     number.to_string().len()
 }
 
+/// A record's key and its value.
+pub(crate) type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// Reads all records.
-pub(crate) fn parse(mut records: &[u8]) -> Result<Vec<(&[u8], &[u8])>, SnapshotError> {
+pub(crate) fn parse(mut records: &[u8]) -> Result<Vec<Record<'_>>, SnapshotError> {
     let wrong = || SnapshotError::damaged("a record of a header is malformed");
     let mut found = Vec::new();
     while !records.is_empty() {

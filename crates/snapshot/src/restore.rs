@@ -280,3 +280,6 @@ fn refused(path: &[u8], error: Errno) -> SnapshotError {
 fn shown(path: &[u8]) -> PathBuf {
     OsStr::from_bytes(path).into()
 }
+
+#[cfg(test)]
+mod tests;
