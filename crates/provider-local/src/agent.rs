@@ -94,9 +94,28 @@ async fn start_server(
             .ready(&server.ready, deadline, || process.lives())
             .await
     };
-    ready
-        .await
-        .map_err(|source| not_ready(sandbox, server, &started, &source))
+    match ready.await {
+        Ok(()) => Ok(()),
+        Err(source) => {
+            if matches!(source, ClientError::Exited) {
+                await_last_words(sandbox).await;
+            }
+            Err(not_ready(sandbox, server, &started, &source))
+        }
+    }
+}
+
+/// Waits, a little, until the supervisor has taken note of the server's end: its last lines are in the log by then.
+async fn await_last_words(sandbox: &Sandbox) {
+    let limit = Instant::now() + dial::PROMPT;
+    while Instant::now() < limit {
+        match Dial::prompt(sandbox, &Request::Hello).await {
+            Ok(Reply::Hello(hello)) if hello.agent.as_ref().is_some_and(|agent| agent.running) => {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 /// Waits for the line in the log after which the server may be asked.

@@ -116,9 +116,12 @@ fn swap(sandbox: &Sandbox, incoming: &Path, filled: &FilledRecord) -> Result<(),
     let workspace = sandbox.workspace();
     let failed = |source: std::io::Error| io_error(&workspace, &source);
     // An empty workspace is replaced by the rename itself; a partial one goes first.
-    if std::fs::rename(incoming, &workspace).is_err() {
-        remove::remove_tree(&workspace)?;
-        std::fs::rename(incoming, &workspace).map_err(failed)?;
+    match std::fs::rename(incoming, &workspace) {
+        Err(source) if source.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+            remove::remove_tree(&workspace)?;
+            std::fs::rename(incoming, &workspace).map_err(failed)?;
+        }
+        renamed => renamed.map_err(failed)?,
     }
     match std::fs::remove_file(sandbox.installed()) {
         Ok(()) => {}

@@ -155,7 +155,7 @@ fn listen(sandbox: &Sandbox) -> Result<UnixListener, ProviderError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(io_error(path, &source)),
     }
-    let before = umask(Mode::RWXG | Mode::RWXO);
+    let before = umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
     let bound = UnixListener::bind(path);
     umask(before);
     let listener = bound.map_err(|source| io_error(path, &source))?;

@@ -21,6 +21,7 @@ pub(super) struct Log {
     path: PathBuf,
     file: Option<File>,
     size: u64,
+    part_bytes: u64,
     stream: StreamRedactor,
     in_line: bool,
     dropped: u64,
@@ -33,6 +34,7 @@ impl Log {
             path,
             file: None,
             size: 0,
+            part_bytes: PART_BYTES,
             stream: StreamRedactor::new(redactor),
             in_line: false,
             dropped: 0,
@@ -82,7 +84,7 @@ impl Log {
 
     /// Writes, or drops and counts where the disk is full: a log never stops what it tells of.
     fn write(&mut self, text: &[u8]) {
-        if self.size >= PART_BYTES {
+        if self.size >= self.part_bytes {
             self.rotate();
         }
         let mut all = Vec::new();
@@ -140,7 +142,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use super::{Log, PART_BYTES, PARTS, STAMP};
+    use super::{Log, PARTS, STAMP};
     use alpine_provider_api::{Redactor, Secret};
     use std::fs;
 
@@ -170,16 +172,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.log");
         let mut log = Log::open(path.clone(), Redactor::default());
-        let line = [vec![b'x'; (1 << 20) - 1], vec![b'\n']].concat();
-        for _ in 0..50 {
-            log.push(&line);
+        log.part_bytes = 10_000;
+        for number in 0..2000 {
+            log.push(format!("line {number}\n").as_bytes());
         }
         let sizes: Vec<u64> = fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .collect();
         assert_eq!(sizes.len(), PARTS as usize);
-        assert!(sizes.iter().all(|&size| size < PART_BYTES + (2 << 20)));
+        assert!(sizes.iter().all(|&size| size < 10_100));
+        assert_eq!(texts(&path).last().unwrap(), "line 1999");
     }
 
     #[test]

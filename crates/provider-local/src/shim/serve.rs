@@ -251,7 +251,7 @@ impl Shim {
             Event::Signal => self.signalled(),
             Event::Client(id) => self.hear(id),
             Event::Pump(index) => {
-                if self.pumps.get_mut(index).is_some_and(Pump::carry) {
+                if self.pumps.get_mut(index).is_some_and(|pump| pump.carry(2)) {
                     self.pumps.remove(index);
                 }
             }
@@ -344,10 +344,10 @@ impl Shim {
 }
 
 impl Pump {
-    /// Carries what is there, a bounded amount of it; true when the pipe has ended.
-    fn carry(&mut self) -> bool {
+    /// Carries what is there, in so many pieces at most; true when the pipe has ended.
+    fn carry(&mut self, pieces: u32) -> bool {
         let mut text = vec![0; 64 * 1024];
-        for _ in 0..16 {
+        for _ in 0..pieces {
             match rustix::io::read(&self.pipe, &mut text) {
                 Ok(0) => {
                     self.log.finish();
@@ -364,7 +364,8 @@ impl Pump {
 
     /// Carries what a writer that has ended left, and writes the last line.
     fn close(&mut self) {
-        self.carry();
+        // No pipe holds more than these, unless somebody in the background goes on writing.
+        self.carry(32);
         self.log.finish();
     }
 }

@@ -1,0 +1,173 @@
+//! Stopping: nothing is left, whatever the processes and the supervisor do.
+
+use crate::support::{World, lives, meta, signal, until, world};
+use alpine_provider_api::*;
+use std::fs;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Fifty processes that are sessions of their own, ignore every polite signal, and have lost their parents.
+const DAEMONS: &str = "for n in $(seq 50); do
+    setsid sh -c 'trap \"\" TERM HUP INT; echo $$ >> pids; while :; do sleep 1000; done' >/dev/null 2>&1 &
+done; while test $(cat pids 2>/dev/null | wc -l) -lt 50; do sleep 0.01; done";
+
+async fn daemons(world: &World) -> Vec<u32> {
+    world.provision().await;
+    assert_eq!(world.sh(DAEMONS).await.reply.unwrap(), ExecReply::Exited(0));
+    let pids = fs::read_to_string(world.workspace().join("pids")).unwrap();
+    let pids: Vec<u32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
+    assert!(pids.len() == 50 && pids.iter().all(|&pid| lives(pid)));
+    pids
+}
+
+#[tokio::test]
+async fn nothing_survives_a_stop() {
+    let world = world();
+    let pids = daemons(&world).await;
+    assert!(world.stop(200).await.unwrap().forced);
+    assert!(!pids.iter().any(|&pid| lives(pid)));
+    assert_eq!(world.processes(), Vec::<u32>::new());
+    assert_eq!(world.state().await, SandboxState::Exited);
+    assert!(world.workspace().join("pids").exists());
+    // A stopped sandbox stays stopped, and says the same.
+    assert!(world.stop(200).await.unwrap().forced);
+}
+
+#[tokio::test]
+async fn nothing_survives_a_stop_without_a_supervisor() {
+    let world = world();
+    let pids = daemons(&world).await;
+    world.kill_supervisor();
+    assert_eq!(world.state().await, SandboxState::Exited);
+    assert!(pids.iter().any(|&pid| lives(pid)));
+    assert!(world.stop(100).await.unwrap().forced);
+    assert!(!pids.iter().any(|&pid| lives(pid)));
+    assert_eq!(world.processes(), Vec::<u32>::new());
+    assert_eq!(world.state().await, SandboxState::Exited);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_does_not_answer_is_ended_too() {
+    let world = world();
+    let pids = daemons(&world).await;
+    signal(world.supervisor(), "STOP");
+    let begun = Instant::now();
+    assert!(world.stop(100).await.unwrap().forced);
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(!pids.iter().any(|&pid| lives(pid)));
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_sandbox_dies_with_its_supervisor() {
+    let world = world();
+    world.provision().await;
+    let (_open, input) = mpsc::channel(1);
+    let pid = world.workspace().join("pid");
+    let killing = async {
+        while fs::read_to_string(&pid).unwrap_or_default().is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        world.kill_supervisor();
+    };
+    let request = world.exec_request("trap '' TERM; echo $$ > pid; exec sleep 1000");
+    let (ran, ()) = tokio::join!(world.exec(request, input), killing);
+    assert_eq!(ran.reply.unwrap_err().kind, ErrorKind::Io);
+    let pid: u32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    until("the command ends", || !lives(pid));
+}
+
+#[tokio::test]
+async fn a_quiet_sandbox_stops_at_once_and_politely() {
+    let world = world();
+    world.provision().await;
+    world
+        .sh("setsid sleep 1000 >/dev/null 2>&1 &")
+        .await
+        .reply
+        .unwrap();
+    let begun = Instant::now();
+    assert!(!world.stop(30_000).await.unwrap().forced);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_stop_ends_commands_and_tells_how_far_it_is() {
+    let world = world();
+    world.provision().await;
+    let (_open, input) = mpsc::channel(1);
+    let ready = world.workspace().join("ready");
+    let (events, mut received) = mpsc::channel(100);
+    let stopping = async {
+        while !ready.exists() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let request = StopRequest {
+            sandbox_id: world.id.clone(),
+            grace_ms: 30_000,
+        };
+        let call = Call::new(meta(1), events);
+        world.provider.stop(&call, request).await.unwrap()
+    };
+    let request = world.exec_request("trap '' TERM; touch ready; while :; do sleep 0.1; done");
+    let (ran, stopped) = tokio::join!(world.exec(request, input), stopping);
+    assert_eq!(ran.reply.unwrap(), ExecReply::Signalled(9));
+    assert!(stopped.forced);
+    let mut progress = 0;
+    while let Some(event) = received.recv().await {
+        if let CallEvent::Progress { what, .. } = event {
+            assert_eq!(what, "waiting for processes to end");
+            progress += 1;
+        }
+    }
+    assert!(progress >= 2);
+}
+
+#[tokio::test]
+async fn what_keeps_forking_is_ended() {
+    let world = world();
+    world.provision().await;
+    let script = "trap '' TERM; echo x >> begun; while :; do (setsid sh -c 'trap \"\" TERM; sleep 0.05; exec sh roll' &) ; sleep 0.2; exit; done";
+    fs::write(world.workspace().join("roll"), script).unwrap();
+    world
+        .sh("setsid sh roll >/dev/null 2>&1 &")
+        .await
+        .reply
+        .unwrap();
+    until("it rolls", || {
+        fs::read_to_string(world.workspace().join("begun")).is_ok_and(|text| text.len() > 10)
+    });
+    world.stop(50).await.unwrap();
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn two_stops_at_once_agree() {
+    let world = world();
+    daemons(&world).await;
+    let (one, two) = tokio::join!(world.stop(300), world.stop(300));
+    assert!(one.unwrap().forced);
+    assert!(two.unwrap().forced);
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_stop_of_what_never_was_says_so() {
+    let world = world();
+    assert_eq!(world.stop(0).await.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn another_boot_means_that_it_ended() {
+    let world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    world.kill_supervisor();
+    let path = world.dir().join("state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["boot_id"] = "another-boot".into();
+    fs::write(&path, state.to_string()).unwrap();
+    assert_eq!(world.state().await, SandboxState::Exited);
+    assert!(world.workspace().join("a.txt").exists());
+    world.provision().await;
+    assert_eq!(world.sh("cat a.txt").await.stdout, b"one");
+}

@@ -1,0 +1,231 @@
+//! Capturing, persisting, reading back, restoring.
+
+use crate::agents::{python, start};
+use crate::support::{SESSION, World, git, meta, quiet, world};
+use alpine_provider_api::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+async fn capture(world: &World, generation: u64) -> Result<StagedSnapshot, ProviderError> {
+    let request = CaptureRequest {
+        sandbox_id: world.id.clone(),
+        generation,
+    };
+    world.provider.capture(&quiet(), request).await
+}
+
+fn persist_request(world: &World, snapshot: Option<StagedSnapshot>) -> PersistRequest {
+    PersistRequest {
+        sandbox_id: world.id.clone(),
+        session_id: SESSION.to_owned(),
+        generation: 1,
+        payload: r#"{"schema_version":"v1"}"#.to_owned(),
+        snapshot,
+    }
+}
+
+async fn persist(world: &World, snapshot: Option<StagedSnapshot>) -> Result<String, ProviderError> {
+    let request = persist_request(world, snapshot);
+    let reply = world.provider.persist(&quiet(), request).await;
+    reply.map(|reply| reply.durable_object_id)
+}
+
+async fn read(world: &World, id: &str) -> Result<ReadObjectReply, ProviderError> {
+    let durable_object_id = id.to_owned();
+    let request = ReadObjectRequest { durable_object_id };
+    world.provider.read_object(&quiet(), request).await
+}
+
+/// Path → mode, time, and content or target of everything below.
+fn tree(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut unseen = vec![root.to_owned()];
+    while let Some(path) = unseen.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let content = if meta.is_dir() {
+            unseen.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            Vec::new()
+        } else if meta.is_symlink() {
+            fs::read_link(&path)
+                .unwrap()
+                .into_os_string()
+                .into_encoded_bytes()
+        } else {
+            fs::read(&path).unwrap()
+        };
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        found.insert(
+            name,
+            (meta.mode(), meta.mtime(), meta.mtime_nsec(), content),
+        );
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_workspace_comes_back_as_it_was() {
+    let world = world();
+    world
+        .filled(&[("a.txt", "one"), (".gitignore", "ignored\n")])
+        .await;
+    let workspace = world.workspace();
+    fs::write(workspace.join("ignored"), "kept too").unwrap();
+    fs::write(workspace.join("untracked"), "x").unwrap();
+    fs::create_dir(workspace.join("empty")).unwrap();
+    symlink("nowhere", workspace.join("link")).unwrap();
+    fs::set_permissions(workspace.join("a.txt"), fs::Permissions::from_mode(0o751)).unwrap();
+    git(&workspace, &["add", "untracked"]);
+    start(&world, Serve::Process(Box::new(python())), 20_000)
+        .await
+        .unwrap();
+    world.stop(5000).await.unwrap();
+    let before = tree(&workspace);
+    let staged = capture(&world, 1).await.unwrap();
+    assert_eq!(capture(&world, 1).await.unwrap(), staged);
+    assert_eq!(tree(&workspace), before);
+    let id = persist(&world, Some(staged.clone())).await.unwrap();
+    assert_eq!(persist(&world, Some(staged.clone())).await.unwrap(), id);
+    let object = read(&world, &id).await.unwrap();
+    let snapshot = object.snapshot.unwrap();
+    assert_eq!(
+        (&snapshot.digest, snapshot.size),
+        (&staged.digest, staged.size)
+    );
+    assert_eq!(object.payload, r#"{"schema_version":"v1"}"#);
+    world.destroy(2).await.unwrap();
+
+    let other = crate::support::world();
+    // The same store, another home.
+    let mut config = other.config.clone();
+    config.objects = world.config.objects.clone();
+    let provider = alpine_provider_local::LocalProvider::new(config);
+    provider
+        .provision(&quiet(), other.provision_request())
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let request = RestoreRequest {
+            sandbox_id: other.id.clone(),
+            durable_object_id: id.clone(),
+        };
+        let reply = provider.restore(&quiet(), request).await.unwrap();
+        assert_eq!(reply.entries, staged.entries);
+    }
+    assert_eq!(tree(&other.workspace()), before);
+    let transcript = other.dir().join("transcript/agent/one.json");
+    assert_eq!(
+        fs::read_to_string(transcript).unwrap(),
+        r#"{"text":"first"}"#
+    );
+    let left = fs::read_dir(other.dir()).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with('.')
+    });
+    assert_eq!(left.count(), 0);
+    let error = provider
+        .restore(
+            &quiet(),
+            RestoreRequest {
+                sandbox_id: other.id.clone(),
+                durable_object_id: "ses_x/1-0000000000000000".to_owned(),
+            },
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_workspace_is_captured_after_a_crash() {
+    let world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    world.kill_supervisor();
+    let staged = capture(&world, 1).await.unwrap();
+    assert!(staged.entries > 3);
+    world.stop(0).await.unwrap();
+    assert_eq!(capture(&world, 1).await.unwrap(), staged);
+    // A damaged one is made anew, and an earlier attempt's goes.
+    let file = world
+        .dir()
+        .join(format!("staged/{}.tar.zst", staged.staging_id));
+    fs::write(&file, "x").unwrap();
+    let corrupt = persist(&world, Some(staged.clone())).await.unwrap_err();
+    assert_eq!(corrupt.kind, ErrorKind::Corrupt);
+    let again = capture(&world, 1).await.unwrap();
+    assert_ne!(again.staging_id, staged.staging_id);
+    capture(&world, 2).await.unwrap();
+    assert_eq!(fs::read_dir(world.dir().join("staged")).unwrap().count(), 2);
+    let corrupt = persist(&world, Some(again)).await.unwrap_err();
+    assert_eq!(corrupt.kind, ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn what_is_lost_is_said_to_be_lost() {
+    let world = world();
+    assert_eq!(
+        capture(&world, 1).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    // A payload alone is kept even then.
+    let id = persist(&world, None).await.unwrap();
+    assert_eq!(read(&world, &id).await.unwrap().snapshot, None);
+    world.provision().await;
+    world.stop(0).await.unwrap();
+    fs::remove_dir(world.workspace()).unwrap();
+    assert_eq!(
+        capture(&world, 1).await.unwrap_err().kind,
+        ErrorKind::WorkspaceLost
+    );
+}
+
+#[tokio::test]
+async fn an_overtaken_caller_changes_nothing() {
+    let world = world();
+    let (repo, tip) = world.repository(&[("a.txt", "one")]);
+    world.provision().await;
+    // Somebody with a higher fence comes while the first one is at work.
+    let overtaking = async {
+        tokio::task::yield_now().await;
+        let call = Call::quiet(meta(2));
+        world
+            .provider
+            .provision(&call, world.provision_request())
+            .await
+            .unwrap();
+    };
+    let (synced, ()) = tokio::join!(world.sync(&repo, &tip), overtaking);
+    assert_eq!(synced.unwrap_err().kind, ErrorKind::Fenced);
+    assert_eq!(fs::read_dir(world.workspace()).unwrap().count(), 0);
+    assert_eq!(
+        capture(&world, 1).await.unwrap_err().kind,
+        ErrorKind::Fenced
+    );
+    assert_eq!(
+        persist(&world, None).await.unwrap_err().kind,
+        ErrorKind::Fenced
+    );
+}
+
+#[tokio::test]
+async fn ids_from_outside_name_nothing_else() {
+    let world = world();
+    world.provision().await;
+    for id in ["../intent", "/etc/passwd", "a/b", "", "-x"] {
+        let snapshot = StagedSnapshot {
+            staging_id: id.to_owned(),
+            digest: "0".repeat(64),
+            size: 1,
+            entries: 1,
+            left_out: Vec::new(),
+        };
+        let error = persist(&world, Some(snapshot)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{id}");
+        assert!(read(&world, id).await.is_err());
+    }
+}
