@@ -1,3 +1,7 @@
 //! The command `alpine`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    alpine_cli::main()
+}

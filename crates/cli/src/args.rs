@@ -1,0 +1,249 @@
+//! The commands and their flags.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Sandboxed sessions for a coding agent on a git branch: brought up in one command, brought down without losing a byte.
+#[derive(Debug, Parser)]
+#[command(
+    name = "alpine",
+    version,
+    about,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    after_help = "Examples:\n  alpine up . --branch main\n  alpine list\n  alpine down <session>\n\nA session is named by its id, by the start of its id, or by its --name."
+)]
+pub(crate) struct Cli {
+    /// Print exactly one JSON document on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring a session up on a branch of a repository, and wait until it is ready
+    Up(UpArgs),
+    /// Bring a session down: stop it, store its work, verify that, then clean up
+    Down(DownArgs),
+    /// List sessions: the active ones, those that wait for you, and those of the last 24 hours
+    List(ListArgs),
+    /// Show everything that is known of a session
+    Status(StatusArgs),
+    /// Run a command in a session
+    Exec(ExecArgs),
+    /// Show what the install step or the agent printed
+    Logs(LogsArgs),
+    /// Make a fresh one-time link to a session's agent, and open it
+    Open(OpenArgs),
+    /// Show what is configured, and where each value comes from
+    #[command(after_help = "Examples:\n  alpine config\n  alpine config --json")]
+    Config,
+    /// Print a shell's completions
+    Completions(CompletionsArgs),
+}
+
+/// The flags of `up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine up . --branch main
+  alpine up https://github.com/octocat/hello --branch main --name hello
+  alpine up git@github.com:octocat/hello --branch fix --agent none --json
+  alpine up . --branch main --env OPENAI_API_KEY --client-request-id build-17
+
+The same --client-request-id again answers the same request again: it never makes a second session.")]
+pub(crate) struct UpArgs {
+    /// The repository: https://…, ssh://…, git@host:path, file:///… or a path
+    #[arg(value_name = "GIT-REPO")]
+    pub(crate) repo: String,
+    /// The branch to work on
+    #[arg(long, value_name = "BRANCH", allow_hyphen_values = true)]
+    pub(crate) branch: Option<String>,
+    /// Your id of this request; repeating it is safe [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_request_id: Option<String>,
+    /// The repository is public: do without a credential
+    #[arg(long)]
+    pub(crate) public: bool,
+    /// Do not open a browser
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+    /// A name for the session: up to 64 of a-z, 0-9 and -
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// What makes the sandbox [default: local]
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Option<String>,
+    /// What serves the session's page [default: opencode where it is installed, else page]
+    #[arg(long, value_name = "AGENT")]
+    pub(crate) agent: Option<String>,
+    /// A variable for the agent alone; without a value, yours is passed on (repeatable)
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Leave the install step out
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// Accept weak isolation
+    #[arg(long)]
+    pub(crate) allow_unsandboxed: bool,
+    /// The time limit in all, for example 5m [default: 12m]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+}
+
+/// The flags of `down`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine down ses_4f2a
+  alpine down my-session --json
+  alpine down ses_4f2a --cancel
+  alpine down ses_4f2a --retry-persist
+
+Nothing of a workspace is deleted before its durable object has been read back and verified.")]
+pub(crate) struct DownArgs {
+    /// The session: its id, the start of it, or its name
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+    /// Try again to store a workspace that could not be stored
+    #[arg(long)]
+    pub(crate) retry_persist: bool,
+    /// Abort an `up` that is still running
+    #[arg(long)]
+    pub(crate) cancel: bool,
+    /// Give a workspace up that can't be stored; its digest is printed where this applies
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) discard: Option<String>,
+    /// Why; required when an admin acts on another's session
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// The time limit in all, for example 5m [default: 3m, and the time in which bytes move]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+}
+
+/// The flags of `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine list
+  alpine list --state ready,stopping
+  alpine list --all --limit 1000 --json")]
+pub(crate) struct ListArgs {
+    /// Everybody's sessions (admins only)
+    #[arg(long)]
+    pub(crate) all_owners: bool,
+    /// Only sessions in these states (repeatable, or separated by commas)
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub(crate) state: Vec<String>,
+    /// Ended sessions too, however old
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The most sessions to list [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+}
+
+/// The flags of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine status ses_4f2a
+  alpine status my-session --json")]
+pub(crate) struct StatusArgs {
+    /// The session: its id, the start of it, or its name
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+}
+
+/// The flags of `exec`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine exec ses_4f2a -- git status
+  alpine exec my-session -- sh -c 'make test' < input.txt
+
+Standard input, output and error are the command's, and so is the exit status; 125 says that alpine itself failed.")]
+pub(crate) struct ExecArgs {
+    /// The session: its id, the start of it, or its name
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+    /// The program and its arguments
+    #[arg(value_name = "ARGV", last = true, required = true)]
+    pub(crate) argv: Vec<String>,
+}
+
+/// The flags of `logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine logs ses_4f2a
+  alpine logs my-session -f
+  alpine logs ses_4f2a --step install --json")]
+pub(crate) struct LogsArgs {
+    /// The session: its id, the start of it, or its name
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+    /// Go on as it grows
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Whose log [default: agent once one was started, else install]
+    #[arg(long, value_name = "STEP", value_enum)]
+    pub(crate) step: Option<LogStep>,
+}
+
+/// Whose log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogStep {
+    /// The install step's.
+    Install,
+    /// The agent's.
+    Agent,
+}
+
+/// The flags of `open`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine open ses_4f2a
+  alpine open my-session --print
+  alpine open ses_4f2a --credentials --json")]
+pub(crate) struct OpenArgs {
+    /// The session: its id, the start of it, or its name
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+    /// Print the address, the user name and the password instead of a link
+    #[arg(long)]
+    pub(crate) credentials: bool,
+    /// Print the link and open nothing
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// The same as --print
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+}
+
+/// The flags of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine completions bash > ~/.local/share/bash-completion/completions/alpine
+  alpine completions zsh > \"${fpath[1]}/_alpine\"
+  alpine completions fish > ~/.config/fish/completions/alpine.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed_and_have_examples() {
+        let mut cli = Cli::command();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `down`: lets the engine do it, and says what came of it.
+
+use crate::args::DownArgs;
+use crate::commands::up::timeout;
+use crate::config::Config;
+use crate::parse::usage;
+use crate::progress::Display;
+use crate::signals;
+use crate::time;
+use crate::view::DownDocument;
+use crate::work::{Work, drive, runtime};
+use alpine_lifecycle::{DownRequest, Failure};
+
+pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
+    let limit = args
+        .timeout
+        .as_deref()
+        .map(|text| timeout(text, "down"))
+        .transpose()?;
+    if args
+        .reason
+        .as_deref()
+        .is_some_and(|reason| reason.len() > 1000)
+    {
+        return Err(usage(
+            "`--reason` is longer than 1000 bytes",
+            "alpine down --help",
+        ));
+    }
+    let config = Config::load(&work.variables)?;
+    let request = DownRequest {
+        caller: config.caller()?,
+        session: args.session,
+        retry_persist: args.retry_persist,
+        cancel: args.cancel,
+        discard: args.discard,
+        reason: args.reason,
+        timeout: limit,
+    };
+    // A session that is not there is told without making a ledger to look for it.
+    work.session(&config, &request.caller, &request.session)?;
+    let with = work.provider_setup(&config)?;
+    let providers = work.setup.providers(&with)?;
+    let interrupt = signals::interrupt()?;
+    let ledger = work.ledger(&config)?;
+    let (watch, display) = Display::start(&work.output);
+    let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
+    let ended = drive(runtime()?, engine.down(request));
+    drop(engine);
+    let told = display.finish();
+    if work.output.json {
+        told.iter().for_each(|warning| work.output.warning(warning));
+    }
+    let document = DownDocument::new(&ended?, work.redactor());
+    if work.output.json {
+        work.output.document(&document);
+    } else {
+        work.output.text(&shown(&document));
+    }
+    Ok(0)
+}
+
+/// The result, for people.
+fn shown(document: &DownDocument) -> String {
+    let verified = if document.persistence_verified {
+        " (read back and verified)"
+    } else {
+        ""
+    };
+    let snapshot = document.workspace_snapshot.as_ref().map(|snapshot| {
+        let number = |key: &str| snapshot[key].as_u64().unwrap_or_default();
+        let left_out = snapshot["left_out"]["count"]
+            .as_u64()
+            .filter(|count| *count > 0);
+        let left_out = left_out
+            .map(|count| format!(", {count} left out"))
+            .unwrap_or_default();
+        format!(
+            "{}, {} files and directories{left_out}",
+            time::bytes(number("size")),
+            number("entries")
+        )
+    });
+    let lost = document
+        .workspace_snapshot_reason
+        .as_ref()
+        .map(|reason| format!("none: {reason}"));
+    let shortened = document
+        .history_truncated
+        .then(|| "shortened to fit".to_owned());
+    let rows = [
+        (
+            "session",
+            Some(format!("{} ({})", document.session_id, document.state)),
+        ),
+        (
+            "object",
+            document
+                .durable_object_id
+                .as_ref()
+                .map(|id| format!("{id}{verified}")),
+        ),
+        ("workspace", snapshot.or(lost)),
+        ("history", shortened),
+        ("next", document.next_step.clone()),
+    ];
+    let rows = rows
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name:<11} {}", value?)));
+    let mut text: String = rows.collect::<Vec<_>>().join("\n");
+    if document.state == "failed" {
+        text.push_str("\nnothing is left to do");
+    }
+    text
+}

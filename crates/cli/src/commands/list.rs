@@ -1,0 +1,110 @@
+//! `list`: from the ledger's covering index alone.
+
+use crate::args::ListArgs;
+use crate::config::Config;
+use crate::parse::usage;
+use crate::time;
+use crate::view::ListDocument;
+use crate::work::Work;
+use alpine_ledger::{ListQuery, Page, State, Timestamp};
+use alpine_lifecycle::{ErrorCode, Failure};
+
+/// How many sessions are listed without `--limit`.
+const USUAL_LIMIT: u32 = 100;
+/// How long ended sessions are listed.
+const WINDOW_MS: u64 = 24 * 60 * 60 * 1000;
+
+pub(crate) fn run(work: &Work, args: &ListArgs) -> Result<u8, Failure> {
+    let states = args
+        .state
+        .iter()
+        .map(|name| state(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let config = Config::load(&work.variables)?;
+    let caller = config.caller()?;
+    if args.all_owners && !caller.admin {
+        return Err(
+            Failure::new(ErrorCode::SessionForbidden, "`--all-owners` is for admins")
+                .next("alpine list"),
+        );
+    }
+    let now = work.setup.env().clock.now();
+    let query = ListQuery {
+        owner: (!args.all_owners).then(|| caller.principal.clone()),
+        states,
+        ended_since: (!args.all).then(|| Timestamp(now.0.saturating_sub(WINDOW_MS))),
+        limit: args.limit.unwrap_or(USUAL_LIMIT) as usize,
+    };
+    let page = work
+        .ledger_to_read(&config)?
+        .read(|snapshot| snapshot.list(&query))?;
+    let document = ListDocument::new(&page.sessions, page.truncated, work.redactor());
+    if work.output.json {
+        work.output.document(&document);
+    } else {
+        show(work, args, &page, &document, now);
+    }
+    Ok(0)
+}
+
+fn state(name: &str) -> Result<State, Failure> {
+    State::parse(name.trim()).ok_or_else(|| {
+        let known = State::ALL.map(State::as_str).join(", ");
+        usage(
+            format!("there is no state `{name}`; states: {known}"),
+            "alpine list --help",
+        )
+    })
+}
+
+fn show(work: &Work, args: &ListArgs, page: &Page, document: &ListDocument, now: Timestamp) {
+    if page.sessions.is_empty() {
+        let chosen = !args.state.is_empty() || args.all_owners;
+        let text = if chosen {
+            "no such sessions"
+        } else {
+            "no sessions; start one with: alpine up <git-repo> --branch <branch>"
+        };
+        return work.output.note(text);
+    }
+    let mut header = vec![
+        "SESSION",
+        "NAME",
+        "STATE",
+        "REPOSITORY",
+        "BRANCH",
+        "UPDATED",
+        "NEXT",
+    ];
+    if args.all_owners {
+        header.push("OWNER");
+    }
+    let rows = page
+        .sessions
+        .iter()
+        .zip(&document.sessions)
+        .map(|(record, session)| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+            let mut row = vec![
+                session.session_id.clone(),
+                text(&session.name),
+                session.state.to_owned(),
+                session.repo_url.clone(),
+                session.branch.clone(),
+                time::ago(record.updated_at, now),
+                text(&session.next_step),
+            ];
+            if args.all_owners {
+                row.push(session.owner_principal_id.clone());
+            }
+            row
+        });
+    work.output.table(&header, rows.collect());
+    if page.truncated {
+        let more = format!(
+            "there are more: alpine list --limit {}",
+            page.sessions.len().saturating_mul(10)
+        );
+        work.output.note(&more);
+    }
+}

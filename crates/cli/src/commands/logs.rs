@@ -1,0 +1,71 @@
+//! `logs`: what the install step or the agent printed.
+
+use crate::args::{LogStep, LogsArgs};
+use crate::config::Config;
+use crate::output::LogWriter;
+use crate::work::{Reached, Work, drive, provider_failed, runtime};
+use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_provider_api::{Call, CallEvent, LogName, LogsRequest};
+use tokio::sync::mpsc;
+
+pub(crate) fn run(work: &Work, args: &LogsArgs) -> Result<u8, Failure> {
+    let config = Config::load(&work.variables)?;
+    let reached = work.reach(&config, &args.session)?;
+    let log = match args.step {
+        Some(LogStep::Install) => LogName::Install,
+        Some(LogStep::Agent) => LogName::Agent,
+        None if reached.session.agent_started => LogName::Agent,
+        None => LogName::Install,
+    };
+    let request = LogsRequest {
+        sandbox_id: reached.sandbox_id.clone(),
+        log,
+        follow: args.follow,
+    };
+    drive(
+        runtime()?,
+        show(reached, request, LogWriter::new(&work.output)),
+    )?;
+    Ok(0)
+}
+
+async fn show(
+    reached: Reached,
+    request: LogsRequest,
+    mut writer: LogWriter,
+) -> Result<(), Failure> {
+    let (sender, mut events) = mpsc::channel(64);
+    let call = Call::new(reached.meta(None), sender);
+    let provider = reached.provider.clone();
+    let mut task = tokio::spawn(async move { provider.logs(&call, request).await });
+    let ended = loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => if !take(&mut writer, event) {
+                task.abort();
+                return Ok(());
+            },
+            ended = &mut task => break ended,
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        take(&mut writer, event);
+    }
+    writer.finish();
+    match ended {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(provider_failed("logs", &error, &reached)),
+        Err(died) => Err(Failure::new(
+            ErrorCode::ProviderCrashed,
+            format!("the provider panicked: {died}"),
+        )),
+    }
+}
+
+/// Takes a piece of the log. Whether somebody still reads it.
+fn take(writer: &mut LogWriter, event: CallEvent) -> bool {
+    match event {
+        CallEvent::Stdout(bytes) | CallEvent::Stderr(bytes) => writer.push(&bytes),
+        CallEvent::Progress { .. } | CallEvent::Warning(_) => true,
+    }
+}

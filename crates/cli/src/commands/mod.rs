@@ -1,0 +1,11 @@
+//! One file per command.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod down;
+pub(crate) mod exec;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod open;
+pub(crate) mod status;
+pub(crate) mod up;

@@ -1,0 +1,139 @@
+//! `status`: what the ledger knows of a session, and what its provider sees, if it says so at once.
+
+use crate::args::StatusArgs;
+use crate::config::Config;
+use crate::time;
+use crate::view::{ObservedDocument, StatusDocument};
+use crate::work::Work;
+use alpine_ledger::{SessionRecord, Timestamp};
+use alpine_lifecycle::{Failure, lookup};
+use alpine_provider_api::{Call, InspectRequest, Meta, SandboxId};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long the provider is waited for.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
+    let config = Config::load(&work.variables)?;
+    let caller = config.caller()?;
+    let ledger = work.ledger_to_read(&config)?;
+    let (session, lease) = ledger.read(|snapshot| {
+        let session = match lookup(snapshot, &caller, &args.session)? {
+            Ok(session) => session,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let lease = snapshot.lease(&session.session_id)?;
+        Ok(Ok((session, lease)))
+    })??;
+    let observed = observe(&work, &config, &session);
+    let document = StatusDocument::new(&session, lease.as_ref(), observed, work.redactor());
+    if work.output.json {
+        work.output.document(&document);
+    } else {
+        let now = work.setup.env().clock.now();
+        work.output.text(&told(&document, &session, now));
+    }
+    Ok(0)
+}
+
+/// Asks the provider, on a thread of its own: one that blocks is left behind.
+fn observe(work: &Work, config: &Config, session: &SessionRecord) -> Option<ObservedDocument> {
+    let with = work.provider_setup(config).ok()?;
+    let setup = work.setup.clone();
+    let clock = work.setup.env().clock;
+    let name = session.new.provider.clone();
+    let meta = Meta {
+        operation_id: session.operation_id.to_string(),
+        fence: 0,
+        attempt: 1,
+        deadline_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(0),
+        traceparent: None,
+    };
+    let request = InspectRequest {
+        sandbox_id: SandboxId::new(&session.sandbox_id)?,
+        probe: false,
+    };
+    let (answer, answered) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("observe".to_owned());
+    let spawned = thread.spawn(move || {
+        let provider = setup.provider(&name, &with).ok()??;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .ok()?;
+        let found = runtime
+            .block_on(provider.inspect(&Call::quiet(meta), request))
+            .ok()?;
+        let observed = ObservedDocument {
+            state: found.state.as_str(),
+            at: clock.now().to_string(),
+        };
+        // Whoever asked may have gone on without the answer.
+        answer.send(observed).ok()
+    });
+    spawned.ok()?;
+    answered.recv_timeout(PATIENCE).ok()
+}
+
+/// The same for people.
+fn told(document: &StatusDocument, session: &SessionRecord, now: Timestamp) -> String {
+    let when = |at: Option<Timestamp>| at.map(|at| format!("{at} ({})", time::ago(at, now)));
+    let lease = document.lease.as_ref().map(|lease| {
+        format!(
+            "process {} on {}, until {}",
+            lease.holder.pid, lease.holder.host, lease.expires_at
+        )
+    });
+    let isolation = document
+        .isolation
+        .as_ref()
+        .and_then(|isolation| isolation["tier"].as_str());
+    let error = document.last_error.as_ref().map(|error| {
+        format!(
+            "{}: {}",
+            error.error_code,
+            error.cause.replace('\n', "\n             ")
+        )
+    });
+    let rows = [
+        ("session", Some(document.session_id.clone())),
+        ("name", document.name.clone()),
+        ("owner", Some(document.owner_principal_id.clone())),
+        (
+            "state",
+            Some(format!(
+                "{} ({})",
+                document.state, document.last_transition.reason
+            )),
+        ),
+        ("repository", Some(document.repo_url.clone())),
+        ("branch", Some(document.branch.clone())),
+        ("commit", document.target_commit_sha.clone()),
+        ("provider", Some(document.provider.clone())),
+        ("isolation", isolation.map(str::to_owned)),
+        ("agent", Some(document.agent.clone())),
+        ("url", document.opencode_url.clone()),
+        ("workspace", document.workspace_path.clone()),
+        ("started", when(Some(session.started_at))),
+        ("ready", when(session.ready_at)),
+        ("stopped", when(session.stopped_at)),
+        ("persisted", when(session.persisted_at)),
+        ("updated", when(Some(session.updated_at))),
+        ("held by", lease),
+        (
+            "sandbox",
+            document
+                .observed
+                .as_ref()
+                .map(|observed| observed.state.to_owned()),
+        ),
+        ("object", document.durable_object_id.clone()),
+        ("last error", error),
+        ("next", document.next_step.clone()),
+    ];
+    let rows = rows
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name:<12} {}", value?)));
+    rows.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,318 @@
+//! The checks of `up` that need no network and leave nothing behind.
+
+use crate::agents::AgentTable;
+use crate::args::UpArgs;
+use crate::config::{Config, Variables, duration, is_variable, passed};
+use crate::parse::usage;
+use crate::work::Work;
+use alpine_lifecycle::{ErrorCode, Failure, UpRequest, preflight, quoted};
+use alpine_provider_api::{BranchName, RepoUrl, RepoUrlError, Secret};
+use rustix::fs::Access;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// The agent that is taken where it is found.
+const PREFERRED: &str = "opencode";
+
+/// What the engine is asked for, or what is wrong with it.
+pub(super) fn request(
+    work: &mut Work,
+    config: &Config,
+    args: UpArgs,
+) -> Result<UpRequest, Failure> {
+    let caller = config.caller()?;
+    let repo = repo(&args.repo)?;
+    let branch = branch(args.branch.as_deref().unwrap_or_default())?;
+    args.name.as_deref().map_or(Ok(()), name)?;
+    let client_request_id = match args.client_request_id {
+        Some(id) => request_id(id)?,
+        None => uuid::Builder::from_random_bytes((work.setup.env().random)().to_be_bytes())
+            .into_uuid()
+            .to_string(),
+    };
+    let timeout = args
+        .timeout
+        .as_deref()
+        .map(|text| timeout(text, "up"))
+        .transpose()?;
+    let given = args
+        .env
+        .iter()
+        .map(|text| variable(text, &work.variables))
+        .collect::<Result<BTreeMap<_, _>, _>>()?;
+    let credential = preflight(&repo, args.public, &config.credentials)?;
+    let (agent, warning) = choose(config, &work.variables, args.agent);
+    let table = config.agents.check(&agent)?;
+    let env = variables(work, table, given)?;
+    Ok(UpRequest {
+        caller,
+        client_request_id,
+        repo,
+        branch,
+        public: args.public,
+        credential,
+        provider: args
+            .provider
+            .unwrap_or_else(|| config.provider.value.clone()),
+        agent,
+        name: args.name,
+        env,
+        no_install: args.no_install,
+        allow_unsandboxed: args.allow_unsandboxed,
+        timeout,
+        warnings: warning.into_iter().collect(),
+    })
+}
+
+/// A repository; one on this machine has to be there.
+fn repo(given: &str) -> Result<RepoUrl, Failure> {
+    let invalid =
+        |cause: String| Failure::new(ErrorCode::InvalidRepoUrl, cause).next("alpine up --help");
+    let directory = std::env::current_dir()
+        .map_err(|error| invalid(format!("the current directory can't be found: {error}")))?;
+    let parsed = RepoUrl::parse(given, &directory);
+    let repo = parsed.map_err(|error| match error {
+        RepoUrlError::Credentials => invalid(error.to_string())
+            .next("export GITHUB_TOKEN=…  # and leave user and password out of the URL"),
+        RepoUrlError::Empty
+        | RepoUrlError::Character
+        | RepoUrlError::Option
+        | RepoUrlError::Transport(_)
+        | RepoUrlError::PlainHttp
+        | RepoUrlError::Part(_) => invalid(error.to_string()),
+    })?;
+    if let Some(path) = repo.local_path() {
+        let shown = path.to_string_lossy();
+        if !path.is_dir() {
+            return Err(invalid(format!("there is no directory `{shown}`"))
+                .next(format!("ls -ld {}", quoted(&shown))));
+        }
+        if !is_repository(path) {
+            let cause = format!("`{shown}` is not the top of a git repository");
+            return Err(invalid(cause).next(format!(
+                "git -C {} rev-parse --show-toplevel",
+                quoted(&shown)
+            )));
+        }
+    }
+    Ok(repo)
+}
+
+/// Whether a directory looks like a repository: with a working tree, or bare. git itself is not asked, since it would
+/// read the repository's configuration.
+fn is_repository(path: &Path) -> bool {
+    path.join(".git").exists() || path.join("HEAD").is_file() && path.join("objects").is_dir()
+}
+
+fn branch(given: &str) -> Result<BranchName, Failure> {
+    if given.is_empty() {
+        return Err(
+            Failure::new(ErrorCode::BranchRequired, "`--branch` is empty").next("alpine up --help"),
+        );
+    }
+    BranchName::new(given).ok_or_else(|| {
+        let shown: String = given.escape_debug().take(100).collect();
+        Failure::new(
+            ErrorCode::InvalidBranch,
+            format!("git would not take `{shown}` as a branch's name"),
+        )
+        .next(format!("git check-ref-format --branch {}", quoted(given)))
+    })
+}
+
+fn name(given: &str) -> Result<(), Failure> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=64).contains(&given.len()) && given.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(usage(
+            "`--name` has to be 1 to 64 characters of a-z, 0-9 and `-`",
+            "alpine up --help",
+        ))
+    }
+}
+
+fn request_id(given: String) -> Result<String, Failure> {
+    if (1..=256).contains(&given.len())
+        && !given.trim().is_empty()
+        && !given.chars().any(char::is_control)
+    {
+        Ok(given)
+    } else {
+        Err(usage(
+            "`--client-request-id` has to be 1 to 256 bytes without control characters, and not blank",
+            "alpine up --help",
+        ))
+    }
+}
+
+/// `--timeout`.
+pub(crate) fn timeout(given: &str, command: &str) -> Result<Duration, Failure> {
+    duration(given).map_err(|why| {
+        usage(
+            format!("`--timeout` has to be a duration such as `90s` or `5m`: {why}"),
+            &format!("alpine {command} --help"),
+        )
+    })
+}
+
+/// `--env KEY=VALUE`, or `--env KEY` with the caller's own value.
+fn variable(given: &str, variables: &Variables) -> Result<(String, Secret<String>), Failure> {
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (given, None),
+    };
+    if !is_variable(name) {
+        // What was given may be a secret that was put in the wrong place: it is not repeated.
+        return Err(usage(
+            "`--env` takes `KEY` or `KEY=VALUE`, where KEY is letters, digits and `_`, not a digit first",
+            "alpine up --help",
+        ));
+    }
+    let value = match value {
+        Some(value) => value,
+        None => variables.get(name)?.ok_or_else(|| {
+            usage(
+                format!("`--env {name}`: your environment has no `{name}`"),
+                &format!("export {name}=…"),
+            )
+        })?,
+    };
+    Ok((name.to_owned(), Secret::new(value.to_owned())))
+}
+
+/// What the agent alone gets: its `env_pass`, then `--env`. The redactor looks for all of it from now on.
+fn variables(
+    work: &mut Work,
+    agent: &AgentTable,
+    given: BTreeMap<String, Secret<String>>,
+) -> Result<BTreeMap<String, Secret<String>>, Failure> {
+    let mut env: BTreeMap<_, _> = passed(&work.variables, &agent.env_pass)?
+        .into_iter()
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
+    env.extend(given);
+    for value in env.values() {
+        work.learn(value);
+    }
+    Ok(env)
+}
+
+/// The agent, and what the user should know about the choice.
+fn choose(
+    config: &Config,
+    variables: &Variables,
+    asked: Option<String>,
+) -> (String, Option<String>) {
+    if let Some(agent) = asked.or_else(|| config.agent.value.clone()) {
+        return (agent, None);
+    }
+    let preferred = config.agents.get(PREFERRED);
+    if preferred
+        .and_then(AgentTable::program)
+        .is_some_and(|program| is_found(program, variables))
+    {
+        return (PREFERRED.to_owned(), None);
+    }
+    let install = preferred
+        .and_then(AgentTable::install)
+        .unwrap_or("see its documentation");
+    let warning = format!(
+        "`{PREFERRED}` was not found, so the agent is the built-in page; to install it: {install}"
+    );
+    ("page".to_owned(), Some(warning))
+}
+
+/// Whether a program can be started.
+fn is_found(program: &str, variables: &Variables) -> bool {
+    let runs = |path: &Path| path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok();
+    if program.contains('/') {
+        return runs(Path::new(program));
+    }
+    let path = variables.lenient("PATH").unwrap_or_default();
+    path.split(':')
+        .filter(|directory| directory.starts_with('/'))
+        .any(|directory| runs(&Path::new(directory).join(program)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{branch, is_found, name, repo, request_id, timeout, variable};
+    use crate::config::Variables;
+    use proptest::prelude::*;
+
+    fn code<T>(result: Result<T, alpine_lifecycle::Failure>) -> &'static str {
+        result.err().map_or("ok", |failure| failure.code.as_str())
+    }
+
+    #[test]
+    fn repositories_on_this_machine_have_to_be_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        assert_eq!(code(repo(path)), "ERR_INVALID_REPO_URL");
+        assert_eq!(
+            code(repo(&format!("{path}/nowhere"))),
+            "ERR_INVALID_REPO_URL"
+        );
+        std::fs::create_dir(directory.path().join(".git")).unwrap();
+        assert_eq!(code(repo(path)), "ok");
+        assert_eq!(code(repo("https://github.com/o/r")), "ok");
+    }
+
+    #[test]
+    fn hostile_input_is_refused_and_its_secrets_are_not_repeated() {
+        for given in [
+            "",
+            "-x",
+            "ext::sh -c x",
+            "a\u{1b}b",
+            "http://example.org/x",
+            "--upload-pack=x",
+        ] {
+            assert_eq!(code(repo(given)), "ERR_INVALID_REPO_URL", "{given}");
+        }
+        let failure = repo("https://user:hunter2hunter2@host/x").unwrap_err();
+        assert!(!failure.cause.contains("hunter2"), "{failure}");
+        let failure = variable("sk-hunter2hunter2", &Variables::default()).unwrap_err();
+        assert!(!failure.cause.contains("hunter2"), "{failure}");
+        for given in ["-x", "a..b", "a b", "HEAD", "x.lock", "a\u{7}"] {
+            assert_eq!(code(branch(given)), "ERR_INVALID_BRANCH", "{given:?}");
+        }
+        assert_eq!(code(branch("")), "ERR_BRANCH_REQUIRED");
+    }
+
+    #[test]
+    fn names_ids_times_and_variables() {
+        assert_eq!(code(name("a-1")), "ok");
+        for wrong in ["", "A", "a_b", &"a".repeat(65)] {
+            assert_eq!(code(name(wrong)), "ERR_USAGE", "{wrong}");
+        }
+        assert_eq!(code(request_id("build 17".to_owned())), "ok");
+        for wrong in ["", " ", "a\nb", &"a".repeat(257)] {
+            assert_eq!(code(request_id(wrong.to_owned())), "ERR_USAGE", "{wrong}");
+        }
+        assert_eq!(code(timeout("0s", "up")), "ERR_USAGE");
+        let variables = Variables::of(&[("MINE", "m")]);
+        assert_eq!(variable("MINE", &variables).unwrap().1.expose(), "m");
+        assert_eq!(variable("MINE=", &variables).unwrap().1.expose(), "");
+        assert_eq!(variable("A=b=c", &variables).unwrap().1.expose(), "b=c");
+        assert_eq!(code(variable("THEIRS", &variables)), "ERR_USAGE");
+        assert_eq!(code(variable("=x", &variables)), "ERR_USAGE");
+    }
+
+    #[test]
+    fn programs_are_looked_for_where_they_would_be_found() {
+        let variables = Variables::of(&[("PATH", "/nonexistent:/bin")]);
+        assert!(is_found("sh", &variables) && is_found("/bin/sh", &variables));
+        assert!(!is_found("no-such-program", &variables) && !is_found("/bin", &variables));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = (repo(&text), branch(&text), name(&text), request_id(text.clone()), timeout(&text, "up"));
+            let _ = variable(&text, &Variables::default());
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The only place that prints.
+
+use crate::clean;
+use crate::view::FailureDocument;
+use alpine_lifecycle::Failure;
+use alpine_provider_api::{Redactor, StreamRedactor};
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+/// Where results, news and failures go, and in which form.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    /// Whether results are JSON.
+    pub(crate) json: bool,
+    /// Whether colours are wanted.
+    colour: bool,
+    /// Takes secrets out of free text.
+    pub(crate) redactor: Redactor,
+}
+
+/// A stream of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Results.
+    Stdout,
+    /// All else.
+    Stderr,
+}
+
+impl Output {
+    /// Colours are for terminals whose user did not say no.
+    pub(crate) fn new(json: bool, no_colour: bool, redactor: Redactor) -> Self {
+        Self {
+            json,
+            colour: !no_colour && !json,
+            redactor,
+        }
+    }
+
+    /// One JSON document.
+    pub(crate) fn document<T: Serialize>(&self, document: &T) {
+        // Structs of text, numbers and JSON values have no way to fail here.
+        let text = serde_json::to_string(document).unwrap_or_default();
+        write(Stream::Stdout, format!("{text}\n").as_bytes());
+    }
+
+    /// A result for people: its secrets are meant to be seen, and nothing in it acts on the terminal.
+    pub(crate) fn text(&self, text: &str) {
+        write(
+            Stream::Stdout,
+            format!("{}\n", clean::lines(text)).as_bytes(),
+        );
+    }
+
+    /// A result byte for byte, for example a script.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        write(Stream::Stdout, bytes);
+    }
+
+    /// News, for people.
+    pub(crate) fn note(&self, text: &str) {
+        write(
+            Stream::Stderr,
+            format!("{}\n", clean::lines(&self.redactor.redact(text))).as_bytes(),
+        );
+    }
+
+    /// A step that has ended, for people: its mark may bear a colour.
+    pub(crate) fn step(&self, mark: &str, text: &str) {
+        write(
+            Stream::Stderr,
+            format!("{mark} {}\n", clean::line(text)).as_bytes(),
+        );
+    }
+
+    /// A warning, for people.
+    pub(crate) fn warning(&self, text: &str) {
+        let word = self.painted(Stream::Stderr, "33", "warning:");
+        let text = clean::lines(&self.redactor.redact(text)).replace('\n', "\n  ");
+        write(Stream::Stderr, format!("{word} {text}\n").as_bytes());
+    }
+
+    /// A failure, on the stream that its reader looks at.
+    pub(crate) fn failure(&self, failure: &Failure, stream: Stream) {
+        if self.json {
+            let document = FailureDocument::new(failure, &self.redactor);
+            let text = serde_json::to_string(&document).unwrap_or_default();
+            write(stream, format!("{text}\n").as_bytes());
+            return;
+        }
+        let (error, hint) = (
+            self.painted(Stream::Stderr, "1;31", "error:"),
+            self.painted(Stream::Stderr, "1;36", "hint:"),
+        );
+        write(Stream::Stderr, self.told(failure, &error, &hint).as_bytes());
+    }
+
+    fn told(&self, failure: &Failure, error: &str, hint: &str) -> String {
+        let cause = clean::lines(&self.redactor.redact(&failure.cause));
+        let mut lines = cause.lines();
+        let first = lines.next().unwrap_or_default();
+        let mut text = format!("{error} {first} ({})\n", failure.code);
+        for line in lines {
+            // Strings take every write.
+            let _ = writeln!(text, "  {}", line.trim_start());
+        }
+        if let Some(operation) = &failure.operation_id {
+            let _ = writeln!(text, "  operation: {operation}");
+        }
+        if failure.retryable {
+            text.push_str("  the same command may succeed when it is run again\n");
+        }
+        if !failure.next_step.is_empty() {
+            let next = clean::lines(&self.redactor.redact(&failure.next_step));
+            let _ = writeln!(text, "{hint} {next}");
+        }
+        text
+    }
+
+    /// The text in a colour, where the stream is a terminal that shows colours.
+    pub(crate) fn painted(&self, stream: Stream, colour: &str, text: &str) -> String {
+        if self.colour && is_terminal(stream) {
+            format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// A table for people.
+    pub(crate) fn table(&self, header: &[&str], rows: Vec<Vec<String>>) {
+        let mut table = Table::new();
+        table
+            .load_style(comfy_table::presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(header.to_vec());
+        for row in rows {
+            table.add_row(
+                row.iter()
+                    .map(|cell| clean::line(&self.redactor.redact(cell)))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        let text: String = table
+            .lines()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect();
+        write(Stream::Stdout, text.as_bytes());
+    }
+}
+
+/// Whether a stream is a terminal.
+pub(crate) fn is_terminal(stream: Stream) -> bool {
+    match stream {
+        Stream::Stdout => io::stdout().is_terminal(),
+        Stream::Stderr => io::stderr().is_terminal(),
+    }
+}
+
+/// Writes and flushes. Whether somebody still reads it.
+pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
+    let written = match stream {
+        Stream::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        }
+        Stream::Stderr => io::stderr().lock().write_all(bytes),
+    };
+    written.is_ok()
+}
+
+/// Writes a log to standard output as it comes, in the form that its reader wants.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    redactor: StreamRedactor,
+    json: bool,
+    strip: bool,
+    held: Vec<u8>,
+}
+
+/// One line of a log.
+#[derive(Serialize)]
+struct LogLine<'a> {
+    schema_version: &'static str,
+    line: &'a str,
+}
+
+impl LogWriter {
+    /// On a terminal nothing of the log acts on it; elsewhere its bytes stay as they are.
+    pub(crate) fn new(output: &Output) -> Self {
+        Self {
+            redactor: StreamRedactor::new(output.redactor.clone()),
+            json: output.json,
+            strip: is_terminal(Stream::Stdout),
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes a piece. Whether somebody still reads it.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
+        let safe = self.redactor.push(bytes);
+        self.show(&safe, false)
+    }
+
+    /// The log has ended.
+    pub(crate) fn finish(&mut self) -> bool {
+        let safe = self.redactor.finish();
+        self.show(&safe, true)
+    }
+
+    fn show(&mut self, bytes: &[u8], last: bool) -> bool {
+        if !self.json && !self.strip {
+            return write(Stream::Stdout, bytes);
+        }
+        self.held.extend_from_slice(bytes);
+        let end = match self.held.iter().rposition(|&byte| byte == b'\n') {
+            _ if last => self.held.len(),
+            Some(end) => end + 1,
+            None => return true,
+        };
+        let whole: Vec<u8> = self.held.drain(..end).collect();
+        let text = String::from_utf8_lossy(&whole);
+        let shown: String = text.lines().map(|line| self.line(line)).collect();
+        write(Stream::Stdout, shown.as_bytes())
+    }
+
+    fn line(&self, line: &str) -> String {
+        if self.json {
+            let line = LogLine {
+                schema_version: "v1",
+                line,
+            };
+            format!("{}\n", serde_json::to_string(&line).unwrap_or_default())
+        } else {
+            format!("{}\n", clean::line(line))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Output;
+    use alpine_lifecycle::{ErrorCode, Failure};
+    use alpine_provider_api::{Redactor, Secret};
+    use expect_test::expect;
+
+    #[test]
+    fn failures_for_people() {
+        let secret = Secret::new("hunter2hunter2".to_owned());
+        let output = Output::new(false, true, Redactor::new([&secret]));
+        let failure = Failure {
+            operation_id: Some("op_1".to_owned()),
+            ..Failure::new(
+                ErrorCode::RepoUnreachable,
+                "resolve: no \u{1b}[31mroute with hunter2hunter2; the log:\n  one\n  two",
+            )
+            .next("alpine up x")
+        };
+        expect![[r#"
+            error: resolve: no route with [redacted]; the log: (ERR_REPO_UNREACHABLE)
+              one
+              two
+              operation: op_1
+              the same command may succeed when it is run again
+            hint: alpine up x
+        "#]]
+        .assert_eq(&output.told(&failure, "error:", "hint:"));
+    }
+}

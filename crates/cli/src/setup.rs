@@ -1,0 +1,166 @@
+//! What a program that embeds the command line brings along: its providers, and where time comes from.
+
+use crate::config::{Config, Variables, for_git, for_sandboxes, home};
+use alpine_git::{Git, GitConfig};
+use alpine_ledger::SystemClock;
+use alpine_lifecycle::{Env, ErrorCode, Failure, Providers, Tips};
+use alpine_provider_api::{
+    BranchName, CommitId, GitCredential, ProviderError, Redactor, RepoUrl, SandboxProvider, Secret,
+};
+use alpine_provider_local::{LocalConfig, LocalProvider};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Makes a provider. It is called once per command that needs the provider, and must not block.
+pub type MakeProvider = fn(&ProviderSetup) -> Result<Arc<dyn SandboxProvider>, Failure>;
+
+/// What a program that embeds the command line brings along. The provider `local` is always there.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Providers that are compiled in, by name.
+    pub providers: Vec<(&'static str, MakeProvider)>,
+    /// Time and chance; the machine's own when none.
+    pub env: Option<Env>,
+    /// Who knows the branches' tips; git when none.
+    pub tips: Option<Arc<dyn Tips>>,
+}
+
+/// What a provider is made with.
+#[derive(Clone, Debug)]
+pub struct ProviderSetup {
+    /// `ALPINE_HOME`. It may not be there yet.
+    pub home: PathBuf,
+    /// The directory of sockets. It may not be there yet.
+    pub run_dir: PathBuf,
+    /// The variables that sandboxes start with; none is secret.
+    pub env: BTreeMap<String, String>,
+    /// How git is run.
+    pub git: GitConfig,
+    /// The directory of durable objects.
+    pub objects: PathBuf,
+    /// Values that no log may hold.
+    pub secrets: Vec<Secret<String>>,
+    /// Takes those out of text.
+    pub redactor: Redactor,
+}
+
+impl ProviderSetup {
+    /// Works everything out; makes nothing.
+    pub(crate) fn new(
+        config: &Config,
+        variables: &Variables,
+        secrets: &[Secret<String>],
+        redactor: &Redactor,
+    ) -> Result<Self, Failure> {
+        let home = config.home.value.clone();
+        let env = for_sandboxes(variables, &config.pass.value)?;
+        let git = GitConfig {
+            cache: home.join("cache"),
+            path: env.get("PATH").cloned().unwrap_or_default().into(),
+            extra_env: for_git(variables),
+            redactor: redactor.clone(),
+        };
+        Ok(Self {
+            run_dir: home::run_dir(variables, &home)?,
+            objects: home.join("objects"),
+            home,
+            env,
+            git,
+            secrets: secrets.to_vec(),
+            redactor: redactor.clone(),
+        })
+    }
+}
+
+impl Setup {
+    /// Every provider, by name.
+    pub(crate) fn providers(&self, with: &ProviderSetup) -> Result<Providers, Failure> {
+        let mut providers = Providers::default().with("local", local(with)?);
+        for (name, make) in &self.providers {
+            providers = providers.with(name, make(with)?);
+        }
+        Ok(providers)
+    }
+
+    /// One provider, if there is one of that name.
+    pub(crate) fn provider(
+        &self,
+        name: &str,
+        with: &ProviderSetup,
+    ) -> Result<Option<Arc<dyn SandboxProvider>>, Failure> {
+        let compiled_in = self
+            .providers
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == name);
+        match compiled_in {
+            Some((_, make)) => make(with).map(Some),
+            None if name == "local" => local(with).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Who knows the branches' tips.
+    pub(crate) fn tips(&self, git: &GitConfig) -> Arc<dyn Tips> {
+        self.tips
+            .clone()
+            .unwrap_or_else(|| Arc::new(GitTips(Git::new(git.clone()))))
+    }
+
+    /// Time and chance.
+    pub(crate) fn env(&self) -> Env {
+        self.env.clone().unwrap_or_else(|| Env {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(random),
+        })
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the `Env` that ids come in through"
+)]
+fn random() -> u128 {
+    // Version and variant of the UUID are fixed bits; mixing two of them leaves none.
+    let (first, second) = (
+        uuid::Uuid::new_v4().as_u128(),
+        uuid::Uuid::new_v4().as_u128(),
+    );
+    first ^ second.rotate_left(64)
+}
+
+fn local(with: &ProviderSetup) -> Result<Arc<dyn SandboxProvider>, Failure> {
+    let executable = std::env::current_exe().map_err(|error| {
+        Failure::new(
+            ErrorCode::Internal,
+            format!("this program's own file can't be found: {error}"),
+        )
+    })?;
+    Ok(Arc::new(LocalProvider::new(LocalConfig {
+        home: with.home.clone(),
+        run_dir: with.run_dir.clone(),
+        executable,
+        env: with.env.clone(),
+        git: with.git.clone(),
+        objects: with.objects.clone(),
+        secrets: with.secrets.clone(),
+    })))
+}
+
+/// Asks git.
+#[derive(Debug)]
+struct GitTips(Git);
+
+#[async_trait]
+impl Tips for GitTips {
+    async fn tip(
+        &self,
+        repo: &RepoUrl,
+        branch: &BranchName,
+        credential: Option<&GitCredential>,
+    ) -> Result<CommitId, ProviderError> {
+        self.0.tip(repo, branch, credential).await
+    }
+}

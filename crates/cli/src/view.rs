@@ -1,0 +1,442 @@
+//! The documents of `--json`: field by field as the contract has them.
+
+use alpine_ledger::{ErrorRecord, LeaseRecord, SessionRecord, SessionSummary, TransitionRecord};
+use alpine_lifecycle::{DownOutcome, Failure, UpOutcome, next_step};
+use alpine_provider_api::Redactor;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The version of every document.
+pub(crate) const VERSION: &str = "v1";
+
+/// A failure.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureDocument {
+    schema_version: &'static str,
+    error_code: &'static str,
+    cause: String,
+    next_step: String,
+    retryable: bool,
+    operation_id: Option<String>,
+    exit_code: u8,
+}
+
+impl FailureDocument {
+    pub(crate) fn new(failure: &Failure, redactor: &Redactor) -> Self {
+        Self {
+            schema_version: VERSION,
+            error_code: failure.code.as_str(),
+            cause: redactor.redact(&failure.cause),
+            next_step: redactor.redact(&failure.next_step),
+            retryable: failure.retryable,
+            operation_id: failure.operation_id.clone(),
+            exit_code: failure.exit_code,
+        }
+    }
+}
+
+/// The result of `up`.
+#[derive(Debug, Serialize)]
+pub(crate) struct UpDocument {
+    schema_version: &'static str,
+    pub(crate) session_id: String,
+    operation_id: String,
+    pub(crate) state: String,
+    pub(crate) opencode_url: Option<String>,
+    pub(crate) open_url: Option<String>,
+    pub(crate) agent: String,
+    pub(crate) provider: String,
+    pub(crate) isolation: Option<Value>,
+    ready_at: Option<String>,
+    pub(crate) browser_opened: bool,
+    pub(crate) target_commit_sha: Option<String>,
+    pub(crate) workspace_path: Option<String>,
+    pub(crate) client_request_id: String,
+    pub(crate) reused: bool,
+    step_ms: BTreeMap<String, u64>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl UpDocument {
+    pub(crate) fn new(outcome: &UpOutcome, redactor: &Redactor) -> Self {
+        let session = &outcome.session;
+        Self {
+            schema_version: VERSION,
+            session_id: session.session_id.to_string(),
+            operation_id: outcome.operation_id.clone(),
+            state: session.state.to_string(),
+            opencode_url: session.opencode_url.clone(),
+            open_url: outcome.open_url.as_ref().map(|link| link.expose().clone()),
+            agent: session.new.agent.clone(),
+            provider: session.new.provider.clone(),
+            isolation: session
+                .isolation
+                .as_ref()
+                .map(|isolation| redacted(isolation, redactor)),
+            ready_at: session.ready_at.map(|at| at.to_string()),
+            browser_opened: session.browser_opened.unwrap_or(false),
+            target_commit_sha: session.target_commit_sha.clone(),
+            workspace_path: session.workspace_path.clone(),
+            client_request_id: session.new.client_request_id.clone(),
+            reused: outcome.reused,
+            step_ms: outcome.step_ms.clone(),
+            warnings: outcome
+                .warnings
+                .iter()
+                .map(|warning| redactor.redact(warning))
+                .collect(),
+        }
+    }
+}
+
+/// The result of `down`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DownDocument {
+    schema_version: &'static str,
+    pub(crate) session_id: String,
+    operation_id: Option<String>,
+    pub(crate) state: String,
+    pub(crate) durable_object_id: Option<String>,
+    persisted_at: Option<String>,
+    pub(crate) persistence_verified: bool,
+    pub(crate) history_truncated: bool,
+    pub(crate) workspace_snapshot: Option<Value>,
+    pub(crate) workspace_snapshot_reason: Option<String>,
+    pub(crate) next_step: Option<String>,
+}
+
+impl DownDocument {
+    pub(crate) fn new(outcome: &DownOutcome, redactor: &Redactor) -> Self {
+        Self {
+            schema_version: VERSION,
+            session_id: outcome.session_id.clone(),
+            operation_id: outcome.operation_id.clone(),
+            state: outcome.state.to_string(),
+            durable_object_id: outcome.durable_object_id.clone(),
+            persisted_at: outcome.persisted_at.map(|at| at.to_string()),
+            persistence_verified: outcome.persistence_verified,
+            history_truncated: outcome.history_truncated,
+            workspace_snapshot: outcome
+                .workspace_snapshot
+                .as_ref()
+                .map(|snapshot| redacted(snapshot, redactor)),
+            workspace_snapshot_reason: outcome.workspace_snapshot_reason.clone(),
+            next_step: outcome.next_step.clone(),
+        }
+    }
+}
+
+/// The result of `list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListDocument {
+    schema_version: &'static str,
+    pub(crate) sessions: Vec<ListedDocument>,
+    pub(crate) truncated: bool,
+}
+
+/// One session of a list.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListedDocument {
+    pub(crate) session_id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) state: &'static str,
+    pub(crate) repo_url: String,
+    pub(crate) branch: String,
+    pub(crate) provider: String,
+    pub(crate) opencode_url: Option<String>,
+    updated_at: String,
+    pub(crate) owner_principal_id: String,
+    pub(crate) next_step: Option<String>,
+}
+
+impl ListDocument {
+    pub(crate) fn new(sessions: &[SessionSummary], truncated: bool, redactor: &Redactor) -> Self {
+        let sessions = sessions
+            .iter()
+            .map(|session| ListedDocument::new(session, redactor));
+        Self {
+            schema_version: VERSION,
+            sessions: sessions.collect(),
+            truncated,
+        }
+    }
+}
+
+impl ListedDocument {
+    fn new(session: &SessionSummary, redactor: &Redactor) -> Self {
+        Self {
+            session_id: session.session_id.to_string(),
+            name: session.name.clone(),
+            state: session.state.as_str(),
+            repo_url: redactor.redact(&session.repo_url),
+            branch: redactor.redact(&session.branch),
+            provider: session.provider.clone(),
+            opencode_url: session.opencode_url.clone(),
+            updated_at: session.updated_at.to_string(),
+            owner_principal_id: session.owner_principal_id.clone(),
+            next_step: next_step(
+                session.session_id.as_str(),
+                session.state,
+                session.destroy_pending,
+            ),
+        }
+    }
+}
+
+/// The result of `status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusDocument {
+    schema_version: &'static str,
+    pub(crate) session_id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) owner_principal_id: String,
+    client_request_id: String,
+    pub(crate) state: &'static str,
+    pub(crate) repo_url: String,
+    pub(crate) branch: String,
+    pub(crate) target_commit_sha: Option<String>,
+    pub(crate) provider: String,
+    provider_version: Option<String>,
+    pub(crate) isolation: Option<Value>,
+    pub(crate) agent: String,
+    pub(crate) opencode_url: Option<String>,
+    pub(crate) workspace_path: Option<String>,
+    started_at: String,
+    ready_at: Option<String>,
+    stopped_at: Option<String>,
+    persisted_at: Option<String>,
+    updated_at: String,
+    operation_id: String,
+    pub(crate) lease: Option<LeaseDocument>,
+    pub(crate) last_transition: TransitionDocument,
+    pub(crate) last_error: Option<ErrorDocument>,
+    pub(crate) observed: Option<ObservedDocument>,
+    pub(crate) durable_object_id: Option<String>,
+    persistence_verified: bool,
+    history_truncated: bool,
+    pub(crate) workspace_snapshot: Option<Value>,
+    destroy_pending: bool,
+    warnings: Vec<String>,
+    pub(crate) next_step: Option<String>,
+}
+
+/// Who holds a session's lease, and until when.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeaseDocument {
+    operation_id: String,
+    pub(crate) holder: HolderDocument,
+    fence: u64,
+    pub(crate) expires_at: String,
+}
+
+/// The process that holds a lease.
+#[derive(Debug, Serialize)]
+pub(crate) struct HolderDocument {
+    pub(crate) host: String,
+    boot_id: String,
+    pub(crate) pid: u32,
+    start_time: u64,
+}
+
+/// A transition.
+#[derive(Debug, Serialize)]
+pub(crate) struct TransitionDocument {
+    state: &'static str,
+    timestamp: String,
+    actor: String,
+    pub(crate) reason: String,
+    operation_id: String,
+}
+
+/// A recorded failure.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorDocument {
+    pub(crate) error_code: String,
+    pub(crate) cause: String,
+    next_step: String,
+    retryable: bool,
+    operation_id: Option<String>,
+    exit_code: u8,
+}
+
+/// What the provider sees.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ObservedDocument {
+    pub(crate) state: &'static str,
+    pub(crate) at: String,
+}
+
+impl StatusDocument {
+    pub(crate) fn new(
+        session: &SessionRecord,
+        lease: Option<&LeaseRecord>,
+        observed: Option<ObservedDocument>,
+        redactor: &Redactor,
+    ) -> Self {
+        Self {
+            schema_version: VERSION,
+            session_id: session.session_id.to_string(),
+            name: session.new.name.clone(),
+            owner_principal_id: session.new.owner.clone(),
+            client_request_id: session.new.client_request_id.clone(),
+            state: session.state.as_str(),
+            repo_url: redactor.redact(&session.new.repo_url),
+            branch: redactor.redact(&session.new.branch),
+            target_commit_sha: session.target_commit_sha.clone(),
+            provider: session.new.provider.clone(),
+            provider_version: session.provider_version.clone(),
+            isolation: session
+                .isolation
+                .as_ref()
+                .map(|isolation| redacted(isolation, redactor)),
+            agent: session.new.agent.clone(),
+            opencode_url: session.opencode_url.clone(),
+            workspace_path: session.workspace_path.clone(),
+            started_at: session.started_at.to_string(),
+            ready_at: session.ready_at.map(|at| at.to_string()),
+            stopped_at: session.stopped_at.map(|at| at.to_string()),
+            persisted_at: session.persisted_at.map(|at| at.to_string()),
+            updated_at: session.updated_at.to_string(),
+            operation_id: session.operation_id.to_string(),
+            lease: lease.and_then(LeaseDocument::new),
+            last_transition: TransitionDocument::new(&session.last_transition, redactor),
+            last_error: session
+                .last_error
+                .as_ref()
+                .map(|error| ErrorDocument::new(error, redactor)),
+            observed,
+            durable_object_id: session.durable_object_id.clone(),
+            persistence_verified: session.persistence_verified,
+            history_truncated: session.history_truncated,
+            workspace_snapshot: session
+                .workspace_snapshot
+                .as_ref()
+                .map(|snapshot| redacted(snapshot, redactor)),
+            destroy_pending: session.destroy_pending,
+            warnings: session
+                .warnings
+                .iter()
+                .map(|warning| redactor.redact(warning))
+                .collect(),
+            next_step: next_step(
+                session.session_id.as_str(),
+                session.state,
+                session.destroy_pending,
+            ),
+        }
+    }
+}
+
+impl LeaseDocument {
+    /// A lease that was released has no holder, and is none.
+    fn new(lease: &LeaseRecord) -> Option<Self> {
+        let holder = lease.holder.as_ref()?;
+        Some(Self {
+            operation_id: lease.operation_id.to_string(),
+            holder: HolderDocument {
+                host: holder.host.clone(),
+                boot_id: holder.boot_id.clone(),
+                pid: holder.pid,
+                start_time: holder.start_time,
+            },
+            fence: lease.fence,
+            expires_at: lease.expires_at.to_string(),
+        })
+    }
+}
+
+impl TransitionDocument {
+    fn new(record: &TransitionRecord, redactor: &Redactor) -> Self {
+        Self {
+            state: record.state.as_str(),
+            timestamp: record.timestamp.to_string(),
+            actor: record.actor.clone(),
+            reason: redactor.redact(&record.reason),
+            operation_id: record.operation_id.to_string(),
+        }
+    }
+}
+
+impl ErrorDocument {
+    fn new(record: &ErrorRecord, redactor: &Redactor) -> Self {
+        Self {
+            error_code: record.error_code.clone(),
+            cause: redactor.redact(&record.cause),
+            next_step: redactor.redact(&record.next_step),
+            retryable: record.retryable,
+            operation_id: record.operation_id.as_ref().map(ToString::to_string),
+            exit_code: record.exit_code,
+        }
+    }
+}
+
+/// The result of `open`.
+#[derive(Debug, Serialize)]
+pub(crate) struct OpenDocument {
+    pub(crate) schema_version: &'static str,
+    pub(crate) session_id: String,
+    pub(crate) url: String,
+    pub(crate) open_url: String,
+    pub(crate) browser_opened: bool,
+}
+
+/// The result of `open --credentials`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CredentialsDocument {
+    pub(crate) schema_version: &'static str,
+    pub(crate) session_id: String,
+    pub(crate) url: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+/// A text that was asked for with `--json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct TextDocument {
+    pub(crate) schema_version: &'static str,
+    pub(crate) text: String,
+}
+
+/// The result of `--version`.
+#[derive(Debug, Serialize)]
+pub(crate) struct VersionDocument {
+    pub(crate) schema_version: &'static str,
+    pub(crate) version: &'static str,
+}
+
+/// The result of `config`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConfigDocument {
+    pub(crate) schema_version: &'static str,
+    pub(crate) settings: Vec<SettingDocument>,
+}
+
+/// One value that is in force.
+#[derive(Debug, Serialize)]
+pub(crate) struct SettingDocument {
+    pub(crate) key: String,
+    pub(crate) value: Value,
+    pub(crate) origin: &'static str,
+    pub(crate) source: Option<String>,
+}
+
+/// A value whose texts hold no secret; digests are no free text.
+fn redacted(value: &Value, redactor: &Redactor) -> Value {
+    match value {
+        Value::String(text) => Value::String(redactor.redact(text)),
+        Value::Array(items) => items.iter().map(|item| redacted(item, redactor)).collect(),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| {
+                let value = if key == "digest" {
+                    value.clone()
+                } else {
+                    redacted(value, redactor)
+                };
+                (key.clone(), value)
+            };
+            Value::Object(fields.iter().map(field).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}

@@ -1,0 +1,246 @@
+//! What a command works with, and the ways to what it needs: configuration, ledger, engine, a session's provider.
+
+use crate::config::{Config, Variables, home};
+use crate::output::Output;
+use crate::setup::{ProviderSetup, Setup};
+use alpine_ledger::{Ledger, Options, SessionRecord};
+use alpine_lifecycle::{
+    Caller, Engine, ErrorCode, Failure, Interrupt, Providers, Watch, lookup, quoted,
+};
+use alpine_provider_api::{
+    ErrorKind, Meta, ProviderError, Redactor, SandboxId, SandboxProvider, Secret,
+};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// What a command works with.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// What the embedding program brought along.
+    pub(crate) setup: Setup,
+    /// The caller's environment.
+    pub(crate) variables: Variables,
+    /// The secrets in it.
+    pub(crate) secrets: Vec<Secret<String>>,
+    /// Where results go.
+    pub(crate) output: Output,
+}
+
+/// A session, and the provider that has it.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    /// Its record.
+    pub(crate) session: SessionRecord,
+    /// Its sandbox.
+    pub(crate) sandbox_id: SandboxId,
+    /// The provider.
+    pub(crate) provider: Arc<dyn SandboxProvider>,
+}
+
+impl Work {
+    /// Looks for one more secret from now on.
+    pub(crate) fn learn(&mut self, secret: &Secret<String>) {
+        self.secrets.push(secret.clone());
+        self.output.redactor.learn(secret);
+    }
+
+    /// Takes secrets out of text.
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.output.redactor
+    }
+
+    /// The ledger, to read it: it is never made.
+    pub(crate) fn ledger_to_read(&self, config: &Config) -> Result<Ledger, Failure> {
+        Ok(Ledger::open_read(
+            &config.ledger.value,
+            self.options(config),
+        )?)
+    }
+
+    /// The ledger; it and the home are made where they are not there.
+    pub(crate) fn ledger(&self, config: &Config) -> Result<Ledger, Failure> {
+        home::make(&config.home.value)?;
+        let path = &config.ledger.value;
+        if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
+            let cause = format!(
+                "the ledger `{}` can't be used: its directory is not there",
+                path.display()
+            );
+            let next = format!("mkdir -p -m 700 {}", quoted(&dir.to_string_lossy()));
+            return Err(Failure::new(ErrorCode::LedgerUnavailable, cause).next(next));
+        }
+        Ok(Ledger::open(path, self.options(config))?)
+    }
+
+    fn options(&self, config: &Config) -> Options {
+        Options {
+            lock_timeout: config.lock_timeout.value,
+            lease: config.limits.lease,
+            clock: self.setup.env().clock,
+            allow_network_fs: config.allow_network_fs.value,
+            ..Options::new()
+        }
+    }
+
+    /// What providers are made with.
+    pub(crate) fn provider_setup(&self, config: &Config) -> Result<ProviderSetup, Failure> {
+        ProviderSetup::new(config, &self.variables, &self.secrets, self.redactor())
+    }
+
+    /// The engine.
+    pub(crate) fn engine(
+        &self,
+        config: &Config,
+        ledger: Ledger,
+        providers: Providers,
+        with: &ProviderSetup,
+        watch: Watch,
+        interrupt: Interrupt,
+    ) -> Engine {
+        Engine {
+            ledger,
+            providers,
+            tips: self.setup.tips(&with.git),
+            agents: config.agents.specs(),
+            env: self.setup.env(),
+            limits: config.limits.clone(),
+            redactor: self.redactor().clone(),
+            watch,
+            interrupt,
+        }
+    }
+
+    /// The session that the caller means.
+    pub(crate) fn session(
+        &self,
+        config: &Config,
+        caller: &Caller,
+        given: &str,
+    ) -> Result<SessionRecord, Failure> {
+        let ledger = self.ledger_to_read(config)?;
+        ledger.read(|snapshot| lookup(snapshot, caller, given))?
+    }
+
+    /// The session that the caller means, and the provider that has it.
+    pub(crate) fn reach(&self, config: &Config, given: &str) -> Result<Reached, Failure> {
+        let caller = config.caller()?;
+        let session = self.session(config, &caller, given)?;
+        self.reached(session, &self.provider_setup(config)?)
+    }
+
+    /// A session, and the provider that has it.
+    pub(crate) fn reached(
+        &self,
+        session: SessionRecord,
+        with: &ProviderSetup,
+    ) -> Result<Reached, Failure> {
+        let name = &session.new.provider;
+        let provider = self.setup.provider(name, with)?.ok_or_else(|| {
+            let cause = format!(
+                "session `{}` was made by provider `{name}`, which is not configured",
+                session.session_id
+            );
+            Failure::new(ErrorCode::ProviderNotFound, cause).next("alpine config")
+        })?;
+        let sandbox_id = SandboxId::new(&session.sandbox_id).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::LedgerCorrupt,
+                "the recorded sandbox id is malformed",
+            )
+        })?;
+        Ok(Reached {
+            session,
+            sandbox_id,
+            provider,
+        })
+    }
+}
+
+impl Reached {
+    /// The plain part of a call that holds no lease.
+    pub(crate) fn meta(&self, limit: Option<Duration>) -> Meta {
+        Meta {
+            operation_id: self.session.operation_id.to_string(),
+            fence: 0,
+            attempt: 1,
+            deadline_ms: limit.map_or(0, millis),
+            traceparent: None,
+        }
+    }
+
+    /// Refuses a session that is not `ready`.
+    pub(crate) fn ready(&self) -> Result<(), Failure> {
+        let session = &self.session;
+        if session.state == alpine_ledger::State::Ready {
+            return Ok(());
+        }
+        let cause = format!(
+            "session `{}` is `{}`, not `ready`",
+            session.session_id, session.state
+        );
+        let failure = Failure::conflict(cause).in_operation(&session.operation_id);
+        Err(failure.next(format!("alpine status {}", session.session_id)))
+    }
+}
+
+/// A provider's failure outside of an operation.
+pub(crate) fn provider_failed(what: &str, error: &ProviderError, reached: &Reached) -> Failure {
+    let tail: String = error
+        .log_tail
+        .iter()
+        .map(|line| format!("\n  {line}"))
+        .collect();
+    let failure = Failure::new(
+        code_of(error.kind),
+        format!("{what}: {}{tail}", error.message),
+    );
+    let next = error
+        .hint
+        .clone()
+        .unwrap_or_else(|| format!("alpine status {}", reached.session.session_id));
+    failure.next(next)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "another crate's kinds, of which later versions have more"
+)]
+fn code_of(kind: ErrorKind) -> ErrorCode {
+    match kind {
+        ErrorKind::InvalidArgument => ErrorCode::Usage,
+        ErrorKind::Unsupported => ErrorCode::ProviderIncompatible,
+        ErrorKind::AgentNotReady => ErrorCode::AgentNotReady,
+        ErrorKind::NotFound | ErrorKind::Destroyed => ErrorCode::OperationConflict,
+        ErrorKind::Timeout | ErrorKind::Unreachable => ErrorCode::Timeout,
+        ErrorKind::Internal => ErrorCode::Internal,
+        _ => ErrorCode::ProviderCrashed,
+    }
+}
+
+/// Milliseconds, as far as they can be counted.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The runtime of a command that drives a provider.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    built.map_err(|error| {
+        Failure::new(
+            ErrorCode::Internal,
+            format!("no runtime can be started: {error}"),
+        )
+    })
+}
+
+/// Drives a future to its end, and waits for nothing that it left behind.
+pub(crate) fn drive<T>(runtime: Runtime, future: impl Future<Output = T>) -> T {
+    let value = runtime.block_on(future);
+    runtime.shutdown_background();
+    value
+}
