@@ -18,7 +18,6 @@ const LINES_KEPT: usize = 40;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What git is asked to do.
-#[derive(Debug)]
 pub(crate) struct Invocation<'a> {
     environment: &'a Environment,
     arguments: Vec<OsString>,

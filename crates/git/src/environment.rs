@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 const TOKEN_VARIABLE: &str = "ALPINE_GIT_TOKEN";
 const HELPER: &str = r#"!f() { test "$1" = get && printf 'username=x-access-token\npassword=%s\n' "$ALPINE_GIT_TOKEN"; }; f"#;
 
-/// The variables of one git process, and what takes its secrets out of its output.
-#[derive(Debug)]
+/// The variables of one git process, and what takes its secrets out of its output. It has no `Debug`: one may be a token.
 pub(crate) struct Environment {
     pub(crate) variables: Vec<(String, OsString)>,
     pub(crate) directory: PathBuf,

@@ -9,10 +9,11 @@ use alpine_provider_api::{
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Where git's things are, and what it may know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GitConfig {
     /// The directory of the mirrors.
     pub cache: PathBuf,
@@ -28,6 +29,17 @@ pub struct GitConfig {
 #[derive(Clone, Debug)]
 pub struct Git {
     config: GitConfig,
+}
+
+impl fmt::Debug for GitConfig {
+    /// Without the variables' values: a proxy's address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GitConfig")
+            .field("cache", &self.cache)
+            .field("path", &self.path)
+            .field("extra_env", &self.extra_env.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Receives how much is done, and how much there is where that is known.
