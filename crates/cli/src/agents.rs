@@ -1,6 +1,6 @@
 //! Agents are data: the built-in ones and the user's, read by the same reader.
 
-use crate::config::{Source, Table};
+use crate::config::{Origin, Source, Table};
 use alpine_lifecycle::{ErrorCode, Failure, quoted};
 use alpine_provider_api::{AgentSpec, BasicAuth, Probe, Serve, Server, Shutdown, Transcript};
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ pub(crate) const BUILT_IN: &str = include_str!("agents.toml");
 /// What a table of an agent says; keys that it leaves out are those of the built-in agent of that name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AgentTable {
+    /// Where it was last changed.
+    pub(crate) origin: Origin,
     serve: Option<String>,
     argv: Option<Vec<String>>,
     path: Option<String>,
@@ -51,12 +53,12 @@ impl Agents {
             text: BUILT_IN,
         };
         let mut agents = Self::default();
-        agents.read(source.parse()?)?;
+        agents.read(source.parse()?, Origin::Default)?;
         Ok(agents)
     }
 
     /// Adds the agents of a table, or changes those that are there.
-    pub(crate) fn read(&mut self, mut table: Table<'_>) -> Result<(), Failure> {
+    pub(crate) fn read(&mut self, mut table: Table<'_>, origin: Origin) -> Result<(), Failure> {
         for (name, mut agent) in table.tables()? {
             if !is_name(&name) {
                 return Err(agent.refuse(
@@ -66,7 +68,10 @@ impl Agents {
                 ));
             }
             let before = self.0.remove(&name).unwrap_or_default();
-            let read = AgentTable::read(before, &mut agent)?;
+            let read = AgentTable {
+                origin,
+                ..AgentTable::read(before, &mut agent)?
+            };
             agent.finish()?;
             self.0.insert(name, read);
         }
@@ -75,7 +80,9 @@ impl Agents {
 
     /// Takes the path of OpenCode's program that a variable gave.
     pub(crate) fn set_opencode(&mut self, path: &str) {
-        self.0.entry("opencode".to_owned()).or_default().path = Some(path.to_owned());
+        let agent = self.0.entry("opencode".to_owned()).or_default();
+        agent.path = Some(path.to_owned());
+        agent.origin = Origin::Variable("ALPINE_OPENCODE");
     }
 
     /// The names.
@@ -287,7 +294,7 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Agents;
-    use crate::config::Source;
+    use crate::config::{Origin, Source};
     use alpine_provider_api::Serve;
     use std::path::Path;
 
@@ -300,7 +307,7 @@ mod tests {
         .parse()
         .unwrap();
         agents
-            .read(table)
+            .read(table, Origin::File)
             .map(|()| agents)
             .map_err(|failure| failure.cause)
     }

@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn spans_for_people() {
-        let at = |seconds| ago(Timestamp(0), Timestamp(seconds * 1000));
+        let at = |seconds: u64| ago(Timestamp(0), Timestamp(seconds * 1000));
         assert_eq!(
             [at(3), at(59), at(60), at(7300), at(86400 * 3)],
             [

@@ -4,7 +4,9 @@ use crate::config::{Config, Origin, Setting, Variables};
 use crate::view::{ConfigDocument, SettingDocument, VERSION};
 use crate::work::Work;
 use alpine_lifecycle::{Failure, Limits};
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// Variables that are secret.
@@ -45,125 +47,102 @@ pub(crate) fn run(work: &Work) -> Result<u8, Failure> {
 
 /// Every value that is in force.
 fn settings(config: &Config, variables: &Variables) -> Vec<SettingDocument> {
-    let file = config
-        .home
-        .value
-        .join("config.toml")
-        .to_string_lossy()
-        .into_owned();
-    let entry = |key: &str, value: Value, origin: Origin| {
+    let mut all = List {
+        file: config
+            .home
+            .value
+            .join("config.toml")
+            .to_string_lossy()
+            .into_owned(),
+        settings: Vec::new(),
+    };
+    all.own(config);
+    all.limits(config);
+    for name in config.agents.names() {
+        if let Some(agent) = config.agents.get(name) {
+            let value = agent.program().unwrap_or_else(|| agent.serves());
+            all.add(&format!("agents.{name}"), json!(value), agent.origin);
+        }
+    }
+    all.variables(variables);
+    all.settings
+}
+
+/// The list as it grows.
+struct List {
+    file: String,
+    settings: Vec<SettingDocument>,
+}
+
+impl List {
+    fn add(&mut self, key: &str, value: Value, origin: Origin) {
         let (origin, source) = match origin {
             Origin::Default => ("default", None),
-            Origin::File => ("file", Some(file.clone())),
+            Origin::File => ("file", Some(self.file.clone())),
             Origin::Variable(name) => ("variable", Some(name.to_owned())),
         };
-        SettingDocument {
+        self.settings.push(SettingDocument {
             key: key.to_owned(),
             value,
             origin,
             source,
-        }
-    };
-    let mut all = vec![
-        entry(
-            "home",
-            json!(config.home.value.to_string_lossy()),
-            config.home.origin,
-        ),
-        entry(
-            "ledger.path",
-            json!(config.ledger.value.to_string_lossy()),
-            config.ledger.origin,
-        ),
-        entry(
-            "principal",
-            json!(config.principal.value),
-            config.principal.origin,
-        ),
-        entry("admin", json!(config.admin.value), config.admin.origin),
-        entry(
-            "ledger.lock_timeout",
-            span(config.lock_timeout.value),
-            config.lock_timeout.origin,
-        ),
-        flag(&entry, "ledger.allow_network_fs", &config.allow_network_fs),
-        entry(
-            "provider.default",
-            json!(config.provider.value),
-            config.provider.origin,
-        ),
-        entry(
-            "agent.default",
-            json!(config.agent.value),
-            config.agent.origin,
-        ),
-        entry("env.pass", json!(config.pass.value), config.pass.origin),
-        entry(
-            "git.token_hosts",
-            json!(config.token_hosts.value),
-            config.token_hosts.origin,
-        ),
-        flag(&entry, "browser.open", &config.browser_open),
-        entry(
-            "browser.command",
-            json!(config.browser_command.value),
-            config.browser_command.origin,
-        ),
-    ];
-    let mut limits = config.limits.clone();
-    let origin = |name: &str| {
-        if config.limits_set.contains(&name) {
-            Origin::File
-        } else {
-            Origin::Default
-        }
-    };
-    for (name, place) in Limits::CONFIGURABLE {
-        all.push(entry(
-            &format!("limits.{name}"),
-            span(*place(&mut limits)),
-            origin(name),
-        ));
+        });
     }
-    all.push(entry("limits.tries", json!(limits.tries), origin("tries")));
-    for name in config.agents.names() {
-        if let Some(agent) = config.agents.get(name) {
-            let value = agent.program().unwrap_or_else(|| agent.serves());
-            all.push(entry(
-                &format!("agents.{name}"),
-                json!(value),
-                Origin::Default,
-            ));
-        }
-    }
-    for name in SECRET {
-        let value = if variables.has(name) {
-            "set"
-        } else {
-            "not set"
-        };
-        all.push(entry(
-            &format!("variable {name}"),
-            json!(value),
-            Origin::Variable(name),
-        ));
-    }
-    for name in SHOWN {
-        all.push(entry(
-            &format!("variable {name}"),
-            json!(variables.lenient(name)),
-            Origin::Variable(name),
-        ));
-    }
-    all
-}
 
-fn flag(
-    entry: &impl Fn(&str, Value, Origin) -> SettingDocument,
-    key: &str,
-    setting: &Setting<bool>,
-) -> SettingDocument {
-    entry(key, json!(setting.value), setting.origin)
+    fn show<T: Serialize>(&mut self, key: &str, setting: &Setting<T>) {
+        self.add(key, json!(setting.value), setting.origin);
+    }
+
+    fn own(&mut self, config: &Config) {
+        let lossy = |path: &Path| json!(path.to_string_lossy());
+        self.add("home", lossy(&config.home.value), config.home.origin);
+        self.add(
+            "ledger.path",
+            lossy(&config.ledger.value),
+            config.ledger.origin,
+        );
+        self.show("principal", &config.principal);
+        self.show("admin", &config.admin);
+        let timeout = &config.lock_timeout;
+        self.add("ledger.lock_timeout", span(timeout.value), timeout.origin);
+        self.show("ledger.allow_network_fs", &config.allow_network_fs);
+        self.show("provider.default", &config.provider);
+        self.show("agent.default", &config.agent);
+        self.show("env.pass", &config.pass);
+        self.show("git.token_hosts", &config.token_hosts);
+        self.show("browser.open", &config.browser_open);
+        self.show("browser.command", &config.browser_command);
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let mut limits = config.limits.clone();
+        let origin = |name: &str| {
+            if config.limits_set.contains(&name) {
+                Origin::File
+            } else {
+                Origin::Default
+            }
+        };
+        for (name, place) in Limits::CONFIGURABLE {
+            let key = format!("limits.{name}");
+            self.add(&key, span(*place(&mut limits)), origin(name));
+        }
+        self.add("limits.tries", json!(limits.tries), origin("tries"));
+    }
+
+    fn variables(&mut self, variables: &Variables) {
+        for name in SECRET {
+            let value = if variables.has(name) {
+                "set"
+            } else {
+                "not set"
+            };
+            self.add(name, json!(value), Origin::Variable(name));
+        }
+        for name in SHOWN {
+            self.add(name, json!(variables.lenient(name)), Origin::Variable(name));
+        }
+    }
 }
 
 fn span(span: Duration) -> Value {

@@ -17,7 +17,7 @@ use alpine_ledger::{SessionId, State};
 use alpine_lifecycle::{Engine, ErrorCode, Failure, UpOutcome, UpRequest, quoted};
 
 pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
-    if args.branch.is_none() {
+    if args.branch.as_deref().unwrap_or_default().is_empty() {
         let next = format!("alpine up {} --branch main", quoted(&args.repo));
         return Err(Failure::new(ErrorCode::BranchRequired, "`up` needs `--branch`").next(next));
     }

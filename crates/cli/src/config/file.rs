@@ -1,5 +1,6 @@
 //! `config.toml`: what it may say, and what must be true of the file before it is believed.
 
+use super::Origin;
 use super::table::{Source, Table};
 use crate::agents::Agents;
 use alpine_lifecycle::{ErrorCode, Failure, Limits, quoted};
@@ -102,7 +103,7 @@ fn parse(source: Source<'_>, agents: &mut Agents) -> Result<FileSettings, Failur
         table.finish()?;
     }
     if let Some(table) = top.table("agents")? {
-        agents.read(table)?;
+        agents.read(table, Origin::File)?;
     }
     if let Some(mut table) = top.table("env")? {
         settings.pass = names(&mut table, "pass", "a variable's name", is_variable)?;

@@ -21,9 +21,10 @@ use std::time::Duration;
 use variables::invalid;
 
 /// Where a value came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// It is the default.
+    #[default]
     Default,
     /// `config.toml`.
     File,

@@ -1,0 +1,195 @@
+//! The document of `status`.
+
+use super::{VERSION, redacted};
+use alpine_ledger::{ErrorRecord, LeaseRecord, SessionRecord, TransitionRecord};
+use alpine_lifecycle::next_step;
+use alpine_provider_api::Redactor;
+use serde::Serialize;
+use serde_json::Value;
+
+/// The result of `status`.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusDocument {
+    schema_version: &'static str,
+    pub(crate) session_id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) owner_principal_id: String,
+    client_request_id: String,
+    pub(crate) state: &'static str,
+    pub(crate) repo_url: String,
+    pub(crate) branch: String,
+    pub(crate) target_commit_sha: Option<String>,
+    pub(crate) provider: String,
+    provider_version: Option<String>,
+    pub(crate) isolation: Option<Value>,
+    pub(crate) agent: String,
+    pub(crate) opencode_url: Option<String>,
+    pub(crate) workspace_path: Option<String>,
+    started_at: String,
+    ready_at: Option<String>,
+    stopped_at: Option<String>,
+    persisted_at: Option<String>,
+    updated_at: String,
+    operation_id: String,
+    pub(crate) lease: Option<LeaseDocument>,
+    pub(crate) last_transition: TransitionDocument,
+    pub(crate) last_error: Option<ErrorDocument>,
+    pub(crate) observed: Option<ObservedDocument>,
+    pub(crate) durable_object_id: Option<String>,
+    persistence_verified: bool,
+    history_truncated: bool,
+    pub(crate) workspace_snapshot: Option<Value>,
+    destroy_pending: bool,
+    warnings: Vec<String>,
+    pub(crate) next_step: Option<String>,
+}
+
+/// Who holds a session's lease, and until when.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeaseDocument {
+    operation_id: String,
+    pub(crate) holder: HolderDocument,
+    fence: u64,
+    pub(crate) expires_at: String,
+}
+
+/// The process that holds a lease.
+#[derive(Debug, Serialize)]
+pub(crate) struct HolderDocument {
+    pub(crate) host: String,
+    boot_id: String,
+    pub(crate) pid: u32,
+    start_time: u64,
+}
+
+/// A transition.
+#[derive(Debug, Serialize)]
+pub(crate) struct TransitionDocument {
+    state: &'static str,
+    timestamp: String,
+    actor: String,
+    pub(crate) reason: String,
+    operation_id: String,
+}
+
+/// A recorded failure.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorDocument {
+    pub(crate) error_code: String,
+    pub(crate) cause: String,
+    next_step: String,
+    retryable: bool,
+    operation_id: Option<String>,
+    exit_code: u8,
+}
+
+/// What the provider sees.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ObservedDocument {
+    pub(crate) state: &'static str,
+    pub(crate) at: String,
+}
+
+impl StatusDocument {
+    pub(crate) fn new(
+        session: &SessionRecord,
+        lease: Option<&LeaseRecord>,
+        observed: Option<ObservedDocument>,
+        redactor: &Redactor,
+    ) -> Self {
+        Self {
+            schema_version: VERSION,
+            session_id: session.session_id.to_string(),
+            name: session.new.name.clone(),
+            owner_principal_id: session.new.owner.clone(),
+            client_request_id: session.new.client_request_id.clone(),
+            state: session.state.as_str(),
+            repo_url: redactor.redact(&session.new.repo_url),
+            branch: redactor.redact(&session.new.branch),
+            target_commit_sha: session.target_commit_sha.clone(),
+            provider: session.new.provider.clone(),
+            provider_version: session.provider_version.clone(),
+            isolation: session
+                .isolation
+                .as_ref()
+                .map(|isolation| redacted(isolation, redactor)),
+            agent: session.new.agent.clone(),
+            opencode_url: session.opencode_url.clone(),
+            workspace_path: session.workspace_path.clone(),
+            started_at: session.started_at.to_string(),
+            ready_at: session.ready_at.map(|at| at.to_string()),
+            stopped_at: session.stopped_at.map(|at| at.to_string()),
+            persisted_at: session.persisted_at.map(|at| at.to_string()),
+            updated_at: session.updated_at.to_string(),
+            operation_id: session.operation_id.to_string(),
+            lease: lease.and_then(LeaseDocument::new),
+            last_transition: TransitionDocument::new(&session.last_transition, redactor),
+            last_error: session
+                .last_error
+                .as_ref()
+                .map(|error| ErrorDocument::new(error, redactor)),
+            observed,
+            durable_object_id: session.durable_object_id.clone(),
+            persistence_verified: session.persistence_verified,
+            history_truncated: session.history_truncated,
+            workspace_snapshot: session
+                .workspace_snapshot
+                .as_ref()
+                .map(|snapshot| redacted(snapshot, redactor)),
+            destroy_pending: session.destroy_pending,
+            warnings: session
+                .warnings
+                .iter()
+                .map(|warning| redactor.redact(warning))
+                .collect(),
+            next_step: next_step(
+                session.session_id.as_str(),
+                session.state,
+                session.destroy_pending,
+            ),
+        }
+    }
+}
+
+impl LeaseDocument {
+    /// A lease that was released has no holder, and is none.
+    fn new(lease: &LeaseRecord) -> Option<Self> {
+        let holder = lease.holder.as_ref()?;
+        Some(Self {
+            operation_id: lease.operation_id.to_string(),
+            holder: HolderDocument {
+                host: holder.host.clone(),
+                boot_id: holder.boot_id.clone(),
+                pid: holder.pid,
+                start_time: holder.start_time,
+            },
+            fence: lease.fence,
+            expires_at: lease.expires_at.to_string(),
+        })
+    }
+}
+
+impl TransitionDocument {
+    fn new(record: &TransitionRecord, redactor: &Redactor) -> Self {
+        Self {
+            state: record.state.as_str(),
+            timestamp: record.timestamp.to_string(),
+            actor: record.actor.clone(),
+            reason: redactor.redact(&record.reason),
+            operation_id: record.operation_id.to_string(),
+        }
+    }
+}
+
+impl ErrorDocument {
+    fn new(record: &ErrorRecord, redactor: &Redactor) -> Self {
+        Self {
+            error_code: record.error_code.clone(),
+            cause: redactor.redact(&record.cause),
+            next_step: redactor.redact(&record.next_step),
+            retryable: record.retryable,
+            operation_id: record.operation_id.as_ref().map(ToString::to_string),
+            exit_code: record.exit_code,
+        }
+    }
+}
