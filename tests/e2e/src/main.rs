@@ -1,3 +1,7 @@
-//! The command `alpine`.
+//! The program under test.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    alpine_cli::main_with(alpine_e2e::setup())
+}
