@@ -15,7 +15,7 @@ use clap_complete::Shell;
 )]
 pub(crate) struct Cli {
     /// Print exactly one JSON document on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
     /// What to do
     #[command(subcommand)]

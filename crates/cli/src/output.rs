@@ -203,29 +203,30 @@ impl LogWriter {
     /// Takes a piece. Whether somebody still reads it.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
         let safe = self.redactor.push(bytes);
-        self.show(&safe, false)
+        write(Stream::Stdout, &self.shown(&safe, false))
     }
 
     /// The log has ended.
     pub(crate) fn finish(&mut self) -> bool {
         let safe = self.redactor.finish();
-        self.show(&safe, true)
+        write(Stream::Stdout, &self.shown(&safe, true))
     }
 
-    fn show(&mut self, bytes: &[u8], last: bool) -> bool {
+    /// What is to be written of it now.
+    fn shown(&mut self, bytes: &[u8], last: bool) -> Vec<u8> {
         if !self.json && !self.strip {
-            return write(Stream::Stdout, bytes);
+            return bytes.to_vec();
         }
         self.held.extend_from_slice(bytes);
         let end = match self.held.iter().rposition(|&byte| byte == b'\n') {
             _ if last => self.held.len(),
             Some(end) => end + 1,
-            None => return true,
+            None => 0,
         };
         let whole: Vec<u8> = self.held.drain(..end).collect();
         let text = String::from_utf8_lossy(&whole);
         let shown: String = text.lines().map(|line| self.line(line)).collect();
-        write(Stream::Stdout, shown.as_bytes())
+        shown.into_bytes()
     }
 
     fn line(&self, line: &str) -> String {
@@ -243,7 +244,7 @@ impl LogWriter {
 
 #[cfg(test)]
 mod tests {
-    use super::Output;
+    use super::{LogWriter, Output};
     use alpine_lifecycle::{ErrorCode, Failure};
     use alpine_provider_api::{Redactor, Secret};
     use expect_test::expect;
@@ -269,5 +270,38 @@ mod tests {
             hint: alpine up x
         "#]]
         .assert_eq(&output.told(&failure, "error:", "hint:"));
+    }
+
+    fn writer(json: bool, strip: bool) -> LogWriter {
+        let secret = Secret::new("hunter2hunter2".to_owned());
+        LogWriter {
+            strip,
+            ..LogWriter::new(&Output::new(json, true, Redactor::new([&secret])))
+        }
+    }
+
+    #[test]
+    fn logs_lose_their_secrets_and_on_a_terminal_their_control_sequences() {
+        let log = "one\u{1b}[2J hunter2hunter2\ntwo";
+        let through = |mut writer: LogWriter| {
+            let mut shown = Vec::new();
+            for piece in log.as_bytes().chunks(5) {
+                let safe = writer.redactor.push(piece);
+                shown.extend(writer.shown(&safe, false));
+            }
+            let safe = writer.redactor.finish();
+            shown.extend(writer.shown(&safe, true));
+            String::from_utf8(shown).unwrap()
+        };
+        assert_eq!(
+            through(writer(false, false)),
+            "one\u{1b}[2J [redacted]\ntwo"
+        );
+        assert_eq!(through(writer(false, true)), "one [redacted]\ntwo\n");
+        expect![[r#"
+            {"schema_version":"v1","line":"one\u001b[2J [redacted]"}
+            {"schema_version":"v1","line":"two"}
+        "#]]
+        .assert_eq(&through(writer(true, false)));
     }
 }

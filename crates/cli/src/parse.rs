@@ -29,9 +29,6 @@ pub(crate) fn is_exec(arguments: &[OsString]) -> bool {
 
 /// Parses the arguments, without the program's name.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Asked, Failure> {
-    if is_version(arguments) {
-        return Ok(Asked::Version);
-    }
     if let Some(wrong) = arguments
         .iter()
         .find(|argument| argument.to_str().is_none())
@@ -57,7 +54,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Asked, Failure> {
 }
 
 /// Whether the version alone is asked for: so often, by so many scripts, that no command line is parsed for it.
-fn is_version(arguments: &[OsString]) -> bool {
+pub(crate) fn is_version(arguments: &[OsString]) -> bool {
     let version = |argument: &OsString| argument == "--version" || argument == "-V";
     let mut rest = arguments.iter().filter(|argument| *argument != "--json");
     rest.next().is_some_and(version) && rest.next().is_none()
@@ -144,7 +141,7 @@ fn replaced(arguments: &[OsString]) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, is_exec, parse, wants_json};
+    use super::{Asked, is_exec, is_version, parse, wants_json};
     use proptest::prelude::*;
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
@@ -163,9 +160,10 @@ mod tests {
 
     #[test]
     fn what_is_asked_for() {
-        assert!(matches!(parse(&words("--version")), Ok(Asked::Version)));
+        assert!(is_version(&words("--version")) && is_version(&words("--json -V")));
+        assert!(!is_version(&words("--json")) && !is_version(&words("--version list")));
         assert!(matches!(
-            parse(&words("--version --json")),
+            parse(&words("--json --version --json")),
             Ok(Asked::Version)
         ));
         assert!(matches!(parse(&words("up --help")), Ok(Asked::Text(_))));

@@ -27,7 +27,6 @@ impl Display {
         let thread = std::thread::Builder::new().name("progress".to_owned());
         let spawned = thread.spawn(move || {
             while let Some(progress) = news.blocking_recv() {
-                trace(&progress);
                 lines.show(progress);
             }
             lines.end();
@@ -147,31 +146,5 @@ impl Lines {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// The same news as structured events.
-fn trace(progress: &Progress) {
-    match progress {
-        Progress::Admitted {
-            session_id,
-            operation_id,
-        } => tracing::info!(session_id, operation_id, "admitted"),
-        Progress::Waiting { operation_id } => {
-            tracing::info!(operation_id, "waiting for another process")
-        }
-        Progress::Started(step) => tracing::info!(%step, "started"),
-        Progress::Moved {
-            step,
-            what,
-            done,
-            total,
-        } => tracing::trace!(%step, what, done, total, "moved"),
-        Progress::Retrying { step, cause } => tracing::info!(%step, cause, "trying again"),
-        Progress::Finished { step, took, ok } => {
-            let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(%step, duration_ms, ok, "finished");
-        }
-        Progress::Warning(text) => tracing::warn!("{text}"),
     }
 }

@@ -32,9 +32,13 @@ pub fn main_with(setup: Setup) -> ExitCode {
         return code;
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let json = parse::wants_json(&arguments);
+    if parse::is_version(&arguments) {
+        version(&Output::new(json, true, Redactor::default()));
+        return ExitCode::SUCCESS;
+    }
     let variables = Variables::read();
     let secrets = variables.secrets();
-    let json = parse::wants_json(&arguments);
     let output = Output::new(json, variables.has("NO_COLOR"), Redactor::new(&secrets));
     // A panic is told as the failure that it becomes, by whoever catches it.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

@@ -4,7 +4,7 @@ mod status;
 
 pub(crate) use status::{ObservedDocument, StatusDocument};
 
-use alpine_ledger::SessionSummary;
+use alpine_ledger::{SessionSummary, State};
 use alpine_lifecycle::{DownOutcome, Failure, UpOutcome, next_step};
 use alpine_provider_api::Redactor;
 use serde::Serialize;
@@ -179,10 +179,11 @@ impl ListedDocument {
             opencode_url: session.opencode_url.clone(),
             updated_at: session.updated_at.to_string(),
             owner_principal_id: session.owner_principal_id.clone(),
-            next_step: next_step(
+            next_step: next(
                 session.session_id.as_str(),
                 session.state,
                 session.destroy_pending,
+                session.opencode_url.as_deref(),
             ),
         }
     }
@@ -236,6 +237,14 @@ pub(crate) struct SettingDocument {
     pub(crate) value: Value,
     pub(crate) origin: &'static str,
     pub(crate) source: Option<String>,
+}
+
+/// The command that takes a session further; one without a page is not opened.
+fn next(id: &str, state: State, destroy_pending: bool, url: Option<&str>) -> Option<String> {
+    match (state, url) {
+        (State::Ready, None) => Some(format!("alpine down {id}")),
+        _ => next_step(id, state, destroy_pending),
+    }
 }
 
 /// A value whose texts hold no secret; digests are no free text.

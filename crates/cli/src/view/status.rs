@@ -1,8 +1,7 @@
 //! The document of `status`.
 
-use super::{VERSION, redacted};
+use super::{VERSION, next, redacted};
 use alpine_ledger::{ErrorRecord, LeaseRecord, SessionRecord, TransitionRecord};
-use alpine_lifecycle::next_step;
 use alpine_provider_api::Redactor;
 use serde::Serialize;
 use serde_json::Value;
@@ -142,10 +141,11 @@ impl StatusDocument {
                 .iter()
                 .map(|warning| redactor.redact(warning))
                 .collect(),
-            next_step: next_step(
+            next_step: next(
                 session.session_id.as_str(),
                 session.state,
                 session.destroy_pending,
+                session.opencode_url.as_deref(),
             ),
         }
     }
