@@ -169,6 +169,7 @@ fn begin(
         DownPlan::Close => Some(State::Stopping),
         DownPlan::RetryPersist => Some(State::Persisting),
         DownPlan::CleanUp if session.state != State::Failing => Some(State::Failing),
+        DownPlan::Discard if session.state == State::CleanupFailed => Some(State::Failing),
         DownPlan::CleanUp
         | DownPlan::CarryOn
         | DownPlan::Discard

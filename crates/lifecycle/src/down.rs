@@ -91,7 +91,11 @@ impl Engine {
 
     async fn carry_down(&self, mut held: Held, plan: DownPlan) -> Result<DownOutcome, Failure> {
         let done = match plan {
-            DownPlan::CleanUp => return self.clean_down(held).await,
+            DownPlan::CleanUp => return self.clean_down(held, true).await,
+            // What could not be saved of a failed `up` is given up.
+            DownPlan::Discard if held.session.state == State::Failing => {
+                return self.clean_down(held, false).await;
+            }
             DownPlan::Discard => self.discard(&mut held).await,
             DownPlan::Close
             | DownPlan::CarryOn
@@ -196,8 +200,8 @@ impl Engine {
     }
 
     /// Cleans up what an `up` left; the session ends `failed`.
-    async fn clean_down(&self, mut held: Held) -> Result<DownOutcome, Failure> {
-        match self.clean_up(&mut held).await {
+    async fn clean_down(&self, mut held: Held, save: bool) -> Result<DownOutcome, Failure> {
+        match self.clean_up(&mut held, save).await {
             Ok(()) => {
                 let ended = DownOutcome {
                     state: State::Failed,
@@ -210,7 +214,9 @@ impl Engine {
                 Ok(ended)
             }
             Err(StepEnd::Failed(left, _)) => {
+                let cause = self.way_out(&held, left.cause);
                 let failure = Failure {
+                    cause,
                     code: ErrorCode::CleanupFailed,
                     retryable: true,
                     exit_code: 2,
@@ -226,6 +232,17 @@ impl Engine {
                 Err(self.leave(held, failure.next(retry)).await)
             }
         }
+    }
+
+    /// The cause, with how to give up a workspace that can't be saved.
+    fn way_out(&self, held: &Held, cause: String) -> String {
+        if !held.session.agent_started || held.session.persistence_verified {
+            return cause;
+        }
+        let (id, digest) = (&held.session.session_id, discard_digest(&held.session));
+        format!(
+            "{cause}; the workspace is kept; to give it up instead: alpine down {id} --discard {digest}"
+        )
     }
 
     /// A step has failed: the session waits in the state that says what may help.

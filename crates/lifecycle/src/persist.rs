@@ -202,9 +202,10 @@ impl Engine {
     /// Saves what may be work of an `up` that failed after its agent was started.
     pub(crate) async fn rescue(&self, held: &mut Held) -> Result<(), StepEnd> {
         self.stop(held).await?;
-        if held.session.persist_generation == 0 {
+        // A new operation makes a new attempt: what failed before may have failed for what was staged then.
+        if !held.resumed || held.session.persist_generation == 0 {
             self.record(held, |tx, token| {
-                tx.update(token, |session| session.persist_generation = 1)
+                tx.update(token, |session| session.persist_generation += 1)
                     .map(|_| ())
             })
             .await?;

@@ -38,13 +38,17 @@ pub fn plan_down(state: State, destroy_pending: bool, flags: DownFlags) -> DownP
     match state {
         State::Ready | State::CloseFailed => DownPlan::Close,
         State::Stopping | State::Persisting => DownPlan::CarryOn,
+        State::StoppedUnpersisted | State::PersistFailed | State::CleanupFailed
+            if flags.discard =>
+        {
+            DownPlan::Discard
+        }
         State::Requested
         | State::Provisioning
         | State::RepoSyncing
         | State::Installing
         | State::Failing
         | State::CleanupFailed => DownPlan::CleanUp,
-        State::StoppedUnpersisted | State::PersistFailed if flags.discard => DownPlan::Discard,
         State::StoppedUnpersisted | State::PersistFailed if flags.retry_persist => {
             DownPlan::RetryPersist
         }
@@ -91,7 +95,7 @@ mod tests {
             persisting          | CarryOn | CarryOn     | CarryOn | CarryOn
             stopped_unpersisted | Refuse  | RetryPersist| Discard | Refuse
             persist_failed      | Refuse  | RetryPersist| Discard | Refuse
-            cleanup_failed      | CleanUp | CleanUp     | CleanUp | CleanUp
+            cleanup_failed      | CleanUp | CleanUp     | Discard | CleanUp
             close_failed        | Close   | Close       | Close   | Close
             stopped             | Replay  | Replay      | Replay  | Destroy
             failed              | Replay  | Replay      | Replay  | Replay

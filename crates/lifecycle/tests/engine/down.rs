@@ -687,3 +687,41 @@ async fn a_provider_that_is_gone_from_the_configuration_is_named() {
     );
     assert_eq!(world.state("one"), Some(State::Ready));
 }
+
+#[tokio::test]
+async fn a_clean_up_that_cannot_save_the_work_has_a_way_out() {
+    let world = world();
+    world.fake.fault("inspect", Fault::Error(ErrorKind::Io), 1);
+    world.fake.fault("capture", Fault::Error(ErrorKind::Io), 2);
+    world.engine.up(up_request("one")).await.unwrap_err();
+    assert_eq!(world.session("one").state, State::CleanupFailed);
+    let refused = world.down("one").await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::CleanupFailed);
+    assert_eq!(world.fake.sandboxes().len(), 1, "the workspace is kept");
+    let digest = refused.cause.rsplit(' ').next().unwrap().to_owned();
+    world.fake.allow_loss(&world.session("one").sandbox_id);
+    let request = DownRequest {
+        discard: Some(digest),
+        ..down_request(id("one").as_str())
+    };
+    assert_eq!(
+        world.engine.down(request).await.unwrap().state,
+        State::Failed
+    );
+    world.assert_sound("one");
+}
+
+#[tokio::test]
+async fn a_rescue_whose_snapshot_was_wrong_makes_another() {
+    let world = world();
+    world.fake.fault("inspect", Fault::Error(ErrorKind::Io), 1);
+    world.fake.fault("read_object", Fault::WrongSnapshot, 1);
+    world.engine.up(up_request("one")).await.unwrap_err();
+    assert_eq!(world.session("one").state, State::CleanupFailed);
+    let outcome = world.down("one").await.unwrap();
+    assert_eq!(
+        (outcome.state, outcome.persistence_verified),
+        (State::Failed, true)
+    );
+    world.assert_sound("one");
+}
