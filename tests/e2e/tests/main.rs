@@ -1,0 +1,16 @@
+//! The promises of the contract, each tested on the whole program: real processes, real git, and a provider whose
+//! calls can be made to fail.
+
+mod bad_input;
+mod crash;
+mod faults;
+mod git_http;
+mod hostile;
+mod local;
+mod main_job;
+mod opencode;
+mod output;
+mod processes;
+mod secrets;
+mod support;
+mod tables;
