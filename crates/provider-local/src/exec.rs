@@ -7,6 +7,7 @@ use crate::provider::Local;
 use alpine_provider_api::{
     Call, CallEvent, ErrorKind, ExecInput, ExecReply, ExecRequest, ProviderError,
 };
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -155,21 +156,30 @@ async fn pump(
     mut over: watch::Receiver<bool>,
 ) -> Result<(), ProviderError> {
     let mut text = vec![0; CHUNK];
-    let mut ended = false;
     loop {
         match pipe.try_read(&mut text) {
             Ok(0) => return Ok(()),
             Ok(got) => call.send(event(text[..got].to_vec())).await?,
-            Err(source) if source.kind() == io::ErrorKind::WouldBlock && ended => return Ok(()),
             Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
                 tokio::select! {
-                    ready = pipe.readable() => {
-                        ready.map_err(|source| ProviderError::io("the command's output", &source))?;
-                    }
-                    _ = over.wait_for(|over| *over) => ended = true,
+                    ready = pipe.readable() => ready.map_err(|source| unread(&source))?,
+                    _ = over.wait_for(|over| *over) => break,
                 }
             }
-            Err(source) => return Err(ProviderError::io("the command's output", &source)),
+            Err(source) => return Err(unread(&source)),
         }
     }
+    // Now the pipe itself is asked, not what the runtime believes of it: this look is the last.
+    loop {
+        match rustix::io::read(&pipe, &mut text) {
+            Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+            Ok(got) => call.send(event(text[..got].to_vec())).await?,
+            Err(Errno::INTR) => {}
+            Err(source) => return Err(unread(&source.into())),
+        }
+    }
+}
+
+fn unread(source: &io::Error) -> ProviderError {
+    ProviderError::io("the command's output", source)
 }

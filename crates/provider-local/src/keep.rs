@@ -227,20 +227,10 @@ pub(crate) async fn restore(
     };
     let (incoming, entries) = watched(call, "restoring the workspace", &read, work).await?;
     let filled = FilledRecord::Object { id, entries };
-    let workspace = incoming.join("workspace");
-    sync::fill(local, &sandbox, call.meta.fence, workspace, filled).await?;
-    blocking(move || {
-        remove::remove_tree(&sandbox.transcript())?;
-        let transcript = incoming.join("transcript");
-        match std::fs::rename(&transcript, sandbox.transcript()) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io_error(&transcript, &source));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        remove::remove_tree(&incoming)
-    })
-    .await?;
+    let (workspace, transcript) = (incoming.join("workspace"), incoming.join("transcript"));
+    let fence = call.meta.fence;
+    sync::fill(local, &sandbox, fence, workspace, Some(transcript), filled).await?;
+    blocking(move || remove::remove_tree(&incoming)).await?;
     Ok(RestoreReply { entries })
 }
 

@@ -90,10 +90,11 @@ fn start(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|source| failed("exec", source))?;
-    // What was started only detaches the supervisor and ends.
+    let heard = listen(hear, Duration::from_secs(10));
+    // What was started only detaches the supervisor and ends; a program that is none of ours might not.
+    let _ = stub.kill();
     stub.wait().map_err(|source| failed("wait", source))?;
-    let cry = listen(hear, Duration::from_secs(10))
-        .map_err(|source| failed("it does not answer", source))?;
+    let cry = heard.map_err(|source| failed("it does not answer", source))?;
     crate::protocol::decode(&cry).map_err(|why| {
         let message = format!(
             "the supervisor started from `{}` ended before it served: {why}",

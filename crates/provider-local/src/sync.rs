@@ -44,7 +44,7 @@ pub(crate) async fn sync_repo(
         )
         .await?;
     let filled = FilledRecord::Commit(request.commit);
-    fill(local, &sandbox, call.meta.fence, incoming, filled).await?;
+    fill(local, &sandbox, call.meta.fence, incoming, None, filled).await?;
     Ok(SyncRepoReply { head })
 }
 
@@ -95,38 +95,41 @@ pub(crate) fn incoming(sandbox: &Sandbox) -> Result<PathBuf, ProviderError> {
     Ok(sandbox.dir.join(name))
 }
 
-/// Puts what came in the workspace's place, if the caller was not overtaken.
+/// Puts what came in the workspace's and the transcript's place, if the caller was not overtaken.
 pub(crate) async fn fill(
     local: &Arc<Local>,
     sandbox: &Sandbox,
     fence: u64,
     incoming: PathBuf,
+    transcript: Option<PathBuf>,
     filled: FilledRecord,
 ) -> Result<(), ProviderError> {
     let (local, sandbox) = (Arc::clone(local), sandbox.clone());
     blocking(move || {
         intent::publish(&local.home, &sandbox, fence, || {
-            swap(&sandbox, &incoming, &filled)
+            if let Some(transcript) = transcript.filter(|transcript| transcript.is_dir()) {
+                swap(&transcript, &sandbox.transcript())?;
+            }
+            swap(&incoming, &sandbox.workspace())?;
+            match std::fs::remove_file(sandbox.installed()) {
+                Ok(()) => {}
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(io_error(&sandbox.installed(), &source)),
+            }
+            file::write_json(&sandbox.filled(), &filled, Flush::Yes)
         })
     })
     .await
 }
 
-fn swap(sandbox: &Sandbox, incoming: &Path, filled: &FilledRecord) -> Result<(), ProviderError> {
-    let workspace = sandbox.workspace();
-    let failed = |source: std::io::Error| io_error(&workspace, &source);
-    // An empty workspace is replaced by the rename itself; a partial one goes first.
-    match std::fs::rename(incoming, &workspace) {
+/// An empty directory is replaced by the rename itself; a partial one goes first.
+fn swap(from: &Path, to: &Path) -> Result<(), ProviderError> {
+    let failed = |source: std::io::Error| io_error(to, &source);
+    match std::fs::rename(from, to) {
         Err(source) if source.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-            remove::remove_tree(&workspace)?;
-            std::fs::rename(incoming, &workspace).map_err(failed)?;
+            remove::remove_tree(to)?;
+            std::fs::rename(from, to).map_err(failed)
         }
-        renamed => renamed.map_err(failed)?,
+        renamed => renamed.map_err(failed),
     }
-    match std::fs::remove_file(sandbox.installed()) {
-        Ok(()) => {}
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(io_error(&sandbox.installed(), &source)),
-    }
-    file::write_json(&sandbox.filled(), filled, Flush::Yes)
 }

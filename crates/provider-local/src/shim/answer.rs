@@ -143,13 +143,7 @@ impl Shim {
             kill_group(before.pid, Signal::KILL);
         }
         // A gateway knows the port of the server that was there when it was started; the next one knows the new one's.
-        for (pid, _) in self
-            .children
-            .iter()
-            .filter(|child| child.1 == Role::Gateway)
-        {
-            kill_group(*pid, Signal::KILL);
-        }
+        self.end_gateway();
         let port = free_port().map_err(|source| ProviderError::io("a free port", &source))?;
         for name in &start.secret {
             if let Some(value) = start.env.get(name) {

@@ -1,7 +1,7 @@
 //! The session's address: the supervisor holds its socket, and starts the gateway when somebody knocks.
 
 use super::GATEWAY;
-use super::serve::{Role, Shim};
+use super::serve::{Role, Shim, kill_group};
 use super::spawn;
 use crate::clock;
 use crate::launch::sealed_in_memory;
@@ -9,6 +9,7 @@ use alpine_gateway::{
     AgentState, ControlReply, ControlRequest, GatewayConfig, Links, Upstream, host_label,
 };
 use alpine_provider_api::{ExecReply, LogName, PageFacts, ProviderError, Secret};
+use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -216,8 +217,17 @@ impl Shim {
             }
         }
         // What is longer than any question is none.
-        if line.inbox.len() > 64 * 1024 {
-            line.open = false;
+        line.open &= line.inbox.len() <= 64 * 1024;
+        if !line.open {
+            // Without its line it can't answer for anybody: the next one can.
+            self.end_gateway();
+        }
+    }
+
+    /// Ends the gateway; who knocks next starts another.
+    pub(super) fn end_gateway(&self) {
+        for (pid, _) in self.children.iter().filter(|it| it.1 == Role::Gateway) {
+            kill_group(*pid, Signal::KILL);
         }
     }
 

@@ -124,6 +124,20 @@ async fn a_stop_ends_commands_and_tells_how_far_it_is() {
 }
 
 #[tokio::test]
+async fn a_process_without_the_mark_is_found_by_its_descent() {
+    let world = world();
+    world.provision().await;
+    let script = "env -i setsid sh -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 1000; done' \
+        >/dev/null 2>&1 & while ! test -s pid; do sleep 0.01; done";
+    world.sh(script).await.reply.unwrap();
+    let pid = fs::read_to_string(world.workspace().join("pid")).unwrap();
+    let pid: u32 = pid.trim().parse().unwrap();
+    assert!(lives(pid));
+    assert!(world.stop(50).await.unwrap().forced);
+    assert!(!lives(pid));
+}
+
+#[tokio::test]
 async fn what_keeps_forking_is_ended() {
     let world = world();
     world.provision().await;

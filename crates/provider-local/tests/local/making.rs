@@ -298,6 +298,13 @@ async fn a_supervisor_that_can_not_start_says_why() {
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Io);
     assert!(error.message.contains("/nowhere/alpine"), "{error}");
+    config.executable = "/bin/true".into();
+    let provider = alpine_provider_local::LocalProvider::new(config.clone());
+    let error = provider
+        .provision(&quiet(), world.provision_request())
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("ended before it served"), "{error}");
     config.executable = world.config.executable.clone();
     config.run_dir = world.path().join("r".repeat(100));
     let provider = alpine_provider_local::LocalProvider::new(config);
