@@ -1,4 +1,10 @@
 //! The tables of `docs/contract.md` are printed here; `UPDATE_EXPECT=1` rewrites them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by a panic"
+)]
 
 use alpine_ledger::State;
 use alpine_lifecycle::{DownFlags, Limits, plan_down};
