@@ -225,7 +225,7 @@ fn names_say_what_things_are() {
         for line in code(&path).lines() {
             let mut words = line
                 .split_whitespace()
-                .skip_while(|word| !matches!(*word, "struct" | "enum" | "trait" | "type"));
+                .skip_while(|word| !matches!(*word, "struct" | "enum" | "trait"));
             let (Some(_), Some(name)) = (words.next(), words.next()) else {
                 continue;
             };
