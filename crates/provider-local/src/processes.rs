@@ -2,7 +2,9 @@
 
 use crate::layout::{MARKER, Sandbox};
 use alpine_provider_api::{ErrorKind, ProviderError};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -71,7 +73,7 @@ fn pids() -> impl Iterator<Item = u32> {
 }
 
 /// Every process below this one, its zombies left out.
-pub(crate) fn descendants(of: u32) -> BTreeSet<Process> {
+fn descendants(of: u32) -> BTreeSet<Process> {
     let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
     for pid in pids() {
         if let Some(stat) = stat(pid) {
@@ -89,6 +91,16 @@ pub(crate) fn descendants(of: u32) -> BTreeSet<Process> {
         }
     }
     found
+}
+
+/// Every process below this one. A process that inherits the orphans below it and has no child has nobody below it: then
+/// nothing has to be looked through.
+pub(crate) fn own_descendants() -> BTreeSet<Process> {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::All, look) {
+        Err(rustix::io::Errno::CHILD) => BTreeSet::new(),
+        Ok(_) | Err(_) => descendants(std::process::id()),
+    }
 }
 
 /// Every process that carries the sandbox's mark, whoever its parent is by now.

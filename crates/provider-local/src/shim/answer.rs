@@ -37,7 +37,7 @@ impl Shim {
         match request {
             Request::Hello => Ok(Some(self.hello())),
             Request::Thaw => {
-                for process in processes::descendants(std::process::id()) {
+                for process in processes::own_descendants() {
                     process.signal(Signal::CONT);
                 }
                 Ok(Some(self.hello()))

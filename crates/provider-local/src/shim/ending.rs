@@ -122,10 +122,11 @@ impl Shim {
         false
     }
 
-    /// What still lives: all below this process, and, when it comes to killing, all that bear the sandbox's mark.
+    /// What still lives: all below this process, and, when it comes to killing, all that bear the sandbox's mark. What an
+    /// earlier supervisor left was ended before this one began, and the caller looks for marks again.
     fn left(&self, ending: &Ending) -> BTreeSet<Process> {
-        let mut left = processes::descendants(std::process::id());
-        if left.is_empty() || ending.phase == Phase::Kill {
+        let mut left = processes::own_descendants();
+        if ending.phase == Phase::Kill {
             left.extend(processes::marked(&self.sandbox));
         }
         left
