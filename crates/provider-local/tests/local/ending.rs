@@ -1,6 +1,6 @@
 //! Stopping: nothing is left, whatever the processes and the supervisor do.
 
-use crate::support::{World, lives, meta, signal, until, world};
+use crate::support::{World, lives, meta, quiet, signal, until, world};
 use alpine_provider_api::*;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -153,6 +153,58 @@ async fn what_keeps_forking_is_ended() {
     });
     world.stop(50).await.unwrap();
     assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_race_a_stop_end_one_way_or_the_other() {
+    let world = world();
+    world.provision().await;
+    let commands: Vec<_> = (0..40)
+        .map(|_| {
+            let (provider, request) = (world.provider.clone(), world.exec_request("sleep 1000"));
+            tokio::spawn(async move {
+                let (_open, input) = mpsc::channel(1);
+                provider.exec(&quiet(), request, input).await
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    world.stop(0).await.unwrap();
+    for command in commands {
+        match command.await.unwrap() {
+            Ok(ended) => assert!(matches!(ended, ExecReply::Signalled(9 | 15))),
+            Err(error) => assert!(matches!(error.kind, ErrorKind::NotFound | ErrorKind::Io)),
+        }
+    }
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sandboxes_come_and_go_at_once() {
+    let world = world();
+    let all: Vec<_> = (0..24)
+        .map(|number| {
+            let provider = world.provider.clone();
+            let sandbox_id = SandboxId::new(&format!("{}_{number}", world.id)).unwrap();
+            let request = ProvisionRequest {
+                sandbox_id: sandbox_id.clone(),
+                ..world.provision_request()
+            };
+            tokio::spawn(async move {
+                provider.provision(&quiet(), request).await.unwrap();
+                let request = StopRequest {
+                    sandbox_id: sandbox_id.clone(),
+                    grace_ms: 1000,
+                };
+                provider.stop(&quiet(), request).await.unwrap();
+                let request = DestroyRequest { sandbox_id };
+                provider.destroy(&quiet(), request).await.unwrap();
+            })
+        })
+        .collect();
+    for one in all {
+        one.await.unwrap();
+    }
 }
 
 #[tokio::test]
