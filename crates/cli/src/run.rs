@@ -127,3 +127,21 @@ fn panicked(payload: &(dyn Any + Send)) -> Failure {
     Failure::new(ErrorCode::Internal, format!("a bug: {said}"))
         .next("report this with the output of the same command under `ALPINE_LOG=debug`")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::panicked;
+    use std::panic;
+
+    #[test]
+    fn a_panic_is_told_as_a_bug() {
+        let payload = panic::catch_unwind(|| panic!("number {}", 7)).unwrap_err();
+        let failure = panicked(payload.as_ref());
+        assert_eq!(
+            (failure.code.as_str(), failure.exit_code, failure.retryable),
+            ("ERR_INTERNAL", 2, false)
+        );
+        assert_eq!(failure.cause, "a bug: number 7");
+        assert!(!failure.next_step.is_empty());
+    }
+}

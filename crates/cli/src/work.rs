@@ -14,6 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::task::JoinError;
 
 /// What a command works with.
 #[derive(Debug)]
@@ -170,6 +171,20 @@ impl Reached {
         }
     }
 
+    /// A failure that says where to look next.
+    pub(crate) fn failed(&self, code: ErrorCode, cause: String) -> Failure {
+        let next = format!("alpine status {}", self.session.session_id);
+        Failure::new(code, cause).next(next)
+    }
+
+    /// The task of a call has died.
+    pub(crate) fn panicked(&self, died: &JoinError) -> Failure {
+        self.failed(
+            ErrorCode::ProviderCrashed,
+            format!("the provider panicked: {died}"),
+        )
+    }
+
     /// Refuses a session that is not `ready`.
     pub(crate) fn ready(&self) -> Result<(), Failure> {
         let session = &self.session;
@@ -192,15 +207,16 @@ pub(crate) fn provider_failed(what: &str, error: &ProviderError, reached: &Reach
         .iter()
         .map(|line| format!("\n  {line}"))
         .collect();
-    let failure = Failure::new(
-        code_of(error.kind),
-        format!("{what}: {}{tail}", error.message),
-    );
-    let next = error
-        .hint
-        .clone()
-        .unwrap_or_else(|| format!("alpine status {}", reached.session.session_id));
-    failure.next(next)
+    let cause = format!("{what}: {}{tail}", error.message);
+    let mut failure = reached.failed(code_of(error.kind), cause);
+    if let Some(hint) = &error.hint {
+        failure = failure.next(hint);
+    }
+    if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Destroyed) {
+        // The sandbox is gone: the same call finds it no more.
+        failure = failure.must_change();
+    }
+    failure
 }
 
 #[expect(

@@ -385,6 +385,11 @@ fn an_empty_list_makes_nothing() {
         --- stderr
     "#]],
     );
+    let twice = world
+        .command(&["--json", "list", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(document(&twice)["sessions"], serde_json::json!([]));
     world.check(&["list", "--all-owners", "--json"], expect![[r#"
         status 1
         --- stdout

@@ -101,10 +101,7 @@ async fn follow(
             Ok(u8::try_from(signal).unwrap_or(0).saturating_add(128))
         }
         Ok(Err(error)) => Err(provider_failed("exec", &error, &reached)),
-        Err(died) => Err(Failure::new(
-            ErrorCode::ProviderCrashed,
-            format!("the provider panicked: {died}"),
-        )),
+        Err(died) => Err(reached.panicked(&died)),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::args::{LogStep, LogsArgs};
 use crate::config::Config;
 use crate::output::LogWriter;
 use crate::work::{Reached, Work, drive, provider_failed, runtime};
-use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_lifecycle::Failure;
 use alpine_provider_api::{Call, CallEvent, LogName, LogsRequest};
 use tokio::sync::mpsc;
 
@@ -55,10 +55,7 @@ async fn show(
     match ended {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(provider_failed("logs", &error, &reached)),
-        Err(died) => Err(Failure::new(
-            ErrorCode::ProviderCrashed,
-            format!("the provider panicked: {died}"),
-        )),
+        Err(died) => Err(reached.panicked(&died)),
     }
 }
 

@@ -63,17 +63,14 @@ pub(crate) async fn link(reached: &Reached, config: &Config) -> Result<OpenAgent
     match tokio::time::timeout(limit, task).await {
         Ok(Ok(Ok(reply))) => Ok(reply),
         Ok(Ok(Err(error))) => Err(provider_failed("open", &error, reached)),
-        Ok(Err(died)) => Err(Failure::new(
-            ErrorCode::ProviderCrashed,
-            format!("the provider panicked: {died}"),
-        )),
-        Err(_) => Err(Failure::new(
-            ErrorCode::Timeout,
-            format!(
-                "the provider did not answer within {} s",
-                limit.as_secs_f32()
-            ),
-        )),
+        Ok(Err(died)) => Err(reached.panicked(&died)),
+        Err(_) => {
+            let span = limit.as_secs_f32();
+            Err(reached.failed(
+                ErrorCode::Timeout,
+                format!("open: the provider did not answer within {span} s"),
+            ))
+        }
     }
 }
 
