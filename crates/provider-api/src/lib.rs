@@ -11,6 +11,7 @@ mod provider;
 mod redact;
 mod repo;
 mod secret;
+mod snapshot;
 mod types;
 
 pub use agent::{AgentSpec, BasicAuth, Probe, Serve, Server, Shutdown, Transcript};
@@ -20,4 +21,5 @@ pub use provider::SandboxProvider;
 pub use redact::{Redactor, StreamRedactor};
 pub use repo::{BranchName, CommitId, GitCredential, RepoUrl, RepoUrlError, Transport};
 pub use secret::{Secret, wire};
+pub use snapshot::*;
 pub use types::*;

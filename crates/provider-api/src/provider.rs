@@ -1,7 +1,6 @@
 //! The trait that every provider implements.
 
-use crate::types::*;
-use crate::{Call, ExecInput, ProviderError};
+use crate::*;
 use async_trait::async_trait;
 use std::fmt;
 use tokio::sync::mpsc;
