@@ -138,6 +138,19 @@ impl World {
         expected.assert_eq(&self.shown(&output));
     }
 
+    /// The same, of the first run whose standard output holds `mark`: what `status` observes may come too late to be told.
+    #[track_caller]
+    pub(crate) fn check_when(&self, mark: &str, arguments: &[&str], expected: &Expect) {
+        let mut output = self.run(arguments);
+        wait_until(mark, || {
+            output.stdout.contains(mark) || {
+                output = self.run(arguments);
+                false
+            }
+        });
+        expected.assert_eq(&self.shown(&output));
+    }
+
     /// Starts the program with these arguments.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::start(self.command(arguments))
@@ -192,10 +205,22 @@ impl World {
     /// A text without what differs from run to run.
     pub(crate) fn scrubbed(&self, text: &str) -> String {
         let root = self.env.root().to_str().expect("a path in UTF-8");
-        let text = text
-            .replace(root, "$ROOT")
-            .replace(&self.repo.head, "$HEAD");
-        without_digests(&text)
+        let mut lines = String::new();
+        for line in text.split_inclusive('\n') {
+            // The columns of a table are as wide as the paths in it.
+            match line.split_once(root) {
+                Some((before, after)) if line.starts_with("ses_") => {
+                    let (path, rest) = after.split_once("  ").unwrap_or((after, "\n"));
+                    lines.extend([before, "$ROOT", path, "  ", rest.trim_start_matches(' ')]);
+                }
+                Some(_) | None if line.starts_with("SESSION  ") => {
+                    let words: Vec<_> = line.split_whitespace().collect();
+                    lines.extend([words.join("  ").as_str(), "\n"]);
+                }
+                Some(_) | None => lines.push_str(&line.replace(root, "$ROOT")),
+            }
+        }
+        without_digests(&lines.replace(&self.repo.head, "$HEAD"))
     }
 
     /// Waits until a call of this method has come in and has not been answered.
@@ -436,11 +461,20 @@ fn without_digests(text: &str) -> String {
 }
 
 fn without_sizes(text: &str) -> String {
-    let mut parts = text.split("\"size\":");
-    let mut clean = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        clean.push_str("\"size\":$SIZE");
-        clean.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let mut clean = text.to_owned();
+    for before in ["\"size\":", "\nworkspace   "] {
+        let mut parts = clean.split(before);
+        let mut rest = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let after = part.trim_start_matches(|c: char| c.is_ascii_digit());
+            let size = if after.len() < part.len() {
+                "$SIZE"
+            } else {
+                ""
+            };
+            rest.extend([before, size, after]);
+        }
+        clean = rest;
     }
     clean
 }
