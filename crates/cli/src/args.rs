@@ -8,8 +8,6 @@ use clap_complete::Shell;
 #[command(
     name = "alpine",
     version,
-    about,
-    disable_help_subcommand = true,
     subcommand_required = true,
     after_help = "Examples:\n  alpine up . --branch main\n  alpine list\n  alpine down <session>\n\nA session is named by its id, by the start of its id, or by its --name."
 )]

@@ -35,7 +35,8 @@ pub fn commands() -> String {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     let mut page = "# Commands\n\nEvery command takes `--json`: then standard output carries exactly one JSON document, on success and on failure.\n".to_owned();
-    for command in cli.get_subcommands() {
+    let own = |command: &&Command| command.get_name() != "help";
+    for command in cli.get_subcommands().filter(own) {
         describe(&mut page, command);
     }
     page.push_str(&configuration());

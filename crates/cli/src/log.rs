@@ -78,9 +78,36 @@ impl io::Write for Line {
     }
 }
 
+impl Line {
+    /// What may be written of it.
+    fn safe(&self) -> Vec<u8> {
+        self.redactor.redact_bytes(&self.text)
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         // Nobody may be reading the log.
-        let _ = write(Stream::Stderr, &self.redactor.redact_bytes(&self.text));
+        let _ = write(Stream::Stderr, &self.safe());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Redacted;
+    use alpine_provider_api::{Redactor, Secret};
+    use std::io::Write;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[test]
+    fn events_lose_their_secrets_even_in_pieces() {
+        let secret = Secret::new("hunter2hunter2".to_owned());
+        let maker = Redacted(Redactor::new([&secret]));
+        let mut line = maker.make_writer();
+        for piece in ["token hunter2", "hunter2 was sent"] {
+            line.write_all(piece.as_bytes()).unwrap();
+        }
+        assert_eq!(line.safe(), b"token [redacted] was sent");
+        line.text.clear();
     }
 }

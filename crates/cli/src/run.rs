@@ -115,7 +115,7 @@ pub(crate) fn text_or_document(output: &Output, text: String) {
             text,
         });
     } else {
-        output.raw(text.as_bytes());
+        output.raw(format!("{}\n", text.trim_end()).as_bytes());
     }
 }
 

@@ -171,7 +171,7 @@ impl ListedDocument {
     fn new(session: &SessionSummary, redactor: &Redactor) -> Self {
         Self {
             session_id: session.session_id.to_string(),
-            name: session.name.clone(),
+            name: session.name.as_ref().map(|name| redactor.redact(name)),
             state: session.state.as_str(),
             repo_url: redactor.redact(&session.repo_url),
             branch: redactor.redact(&session.branch),

@@ -15,6 +15,7 @@ use crate::work::{Work, drive, runtime};
 use crate::{browser, signals};
 use alpine_ledger::{SessionId, State};
 use alpine_lifecycle::{Engine, ErrorCode, Failure, UpOutcome, UpRequest, quoted};
+use std::time::Duration;
 
 pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     if args.branch.as_deref().unwrap_or_default().is_empty() {
@@ -53,7 +54,7 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
         {
             work.output.warning(warning);
         }
-        work.output.text(&shown(&document));
+        work.output.text(&shown(&document, config.limits.link));
     }
     Ok(0)
 }
@@ -127,7 +128,8 @@ fn note_browser(engine: &Engine, outcome: &mut UpOutcome, opened: Result<(), Str
 }
 
 /// The result, for people.
-fn shown(document: &UpDocument) -> String {
+fn shown(document: &UpDocument, good_for: Duration) -> String {
+    let good_for = humantime::format_duration(good_for);
     let id = &document.session_id;
     let again = if document.reused { ", as before" } else { "" };
     let isolation = document
@@ -142,7 +144,7 @@ fn shown(document: &UpDocument) -> String {
             document
                 .open_url
                 .as_ref()
-                .map(|link| format!("{link}  (works once, for 60 s)")),
+                .map(|link| format!("{link}  (works once, for {good_for})")),
         ),
         ("workspace", document.workspace_path.clone()),
         ("commit", document.target_commit_sha.clone()),

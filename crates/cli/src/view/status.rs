@@ -99,7 +99,7 @@ impl StatusDocument {
         Self {
             schema_version: VERSION,
             session_id: session.session_id.to_string(),
-            name: session.new.name.clone(),
+            name: session.new.name.as_ref().map(|name| redactor.redact(name)),
             owner_principal_id: session.new.owner.clone(),
             client_request_id: session.new.client_request_id.clone(),
             state: session.state.as_str(),
