@@ -197,14 +197,15 @@ fn down_cleans_up_what_an_up_left_when_it_died() {
 
 #[test]
 fn work_of_an_agent_is_saved_before_an_up_that_died_is_cleaned_up() {
-    let world = World::new();
+    let world = World::with_limits("[agents.command]\nargv = ['an-agent']");
     let fault = Fault::KillCaller(KillPoint::Before);
     // The first look belongs to the probe: the agent has been started by then.
     world.fake().fault("inspect", fault, 1);
-    let output = world.run(&with_json(&world.up("worked")));
+    let up = [&world.up("worked")[..], &["--agent", "command", "--json"]].concat();
+    let output = world.run(&up);
     assert_eq!(output.code(), None, "{output:#?}");
     let sandbox = world.fake().sandboxes().remove(0);
-    assert_eq!(sandbox.agent.as_deref(), Some("page"));
+    assert_eq!(sandbox.agent.as_deref(), Some("command"));
     world
         .fake()
         .workspace_write(&sandbox.id, "work.txt", b"an hour of work");
