@@ -169,7 +169,8 @@ impl From<LedgerError> for Failure {
                 Self::new(ErrorCode::LedgerIncompatible, cause).next(format!("alpine ledger import {path}"))
             }
             LedgerError::Incompatible { path, .. } => Self::new(ErrorCode::LedgerIncompatible, cause).next(backup(&path)),
-            LedgerError::Fenced { .. } => Self::new(ErrorCode::OperationConflict, format!("another process has taken this operation over: {cause}")),
+            LedgerError::Fenced { session, .. } => Self::new(ErrorCode::OperationConflict, format!("another process has taken this operation over: {cause}"))
+                .next(format!("alpine status {session}")),
             LedgerError::NotFound { .. } => Self::new(ErrorCode::SessionNotFound, cause).next("alpine list"),
             LedgerError::IllegalTransition { .. } | LedgerError::VersionMismatch { .. } | LedgerError::Protected { .. } => {
                 Self::new(ErrorCode::Internal, cause).next("report this with the output of `ALPINE_LOG=debug` and the same command")

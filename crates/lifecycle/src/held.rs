@@ -153,6 +153,8 @@ impl Engine {
             .await
         {
             Ok(()) => failure,
+            // The lease is another's now: that is all there is to say, and it was said already.
+            Err(unrecorded) if unrecorded.code == failure.code => failure,
             // The lease expires by itself; what ended the operation is what the caller should hear.
             Err(unrecorded) => Failure {
                 cause: format!(
