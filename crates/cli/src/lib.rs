@@ -12,6 +12,7 @@ pub mod docs;
 mod log;
 mod output;
 mod parse;
+mod program;
 mod progress;
 mod run;
 mod setup;

@@ -18,6 +18,8 @@ pub(crate) struct Output {
     colour: bool,
     /// Takes secrets out of free text.
     pub(crate) redactor: Redactor,
+    /// How this program is called.
+    pub(crate) program: String,
 }
 
 /// A stream of the process.
@@ -36,6 +38,15 @@ impl Output {
             json,
             colour: !no_colour && !json,
             redactor,
+            program: "alpine".to_owned(),
+        }
+    }
+
+    /// A command for a person to paste: with the name under which this very program is found.
+    pub(crate) fn command(&self, command: &str) -> String {
+        match command.strip_prefix("alpine ") {
+            Some(rest) => format!("{} {rest}", self.program),
+            None => command.to_owned(),
         }
     }
 
@@ -114,7 +125,7 @@ impl Output {
         }
         if !failure.next_step.is_empty() {
             let next = clean::lines(&self.redactor.redact(&failure.next_step));
-            let _ = writeln!(text, "{hint} {next}");
+            let _ = writeln!(text, "{hint} {}", self.command(&next));
         }
         text
     }

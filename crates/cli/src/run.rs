@@ -6,6 +6,7 @@ use crate::config::Variables;
 use crate::log;
 use crate::output::{Output, Stream};
 use crate::parse::{self, Asked};
+use crate::program;
 use crate::setup::Setup;
 use crate::view::{TextDocument, VERSION, VersionDocument};
 use crate::work::Work;
@@ -39,7 +40,10 @@ pub fn main_with(setup: Setup) -> ExitCode {
     }
     let variables = Variables::read();
     let secrets = variables.secrets();
-    let output = Output::new(json, variables.has("NO_COLOR"), Redactor::new(&secrets));
+    let mut output = Output::new(json, variables.has("NO_COLOR"), Redactor::new(&secrets));
+    if !json {
+        output.program = program::name(&setup, &variables);
+    }
     // A panic is told as the failure that it becomes, by whoever catches it.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let work = Work {

@@ -21,6 +21,8 @@ pub type MakeProvider = fn(&ProviderSetup) -> Result<Arc<dyn SandboxProvider>, F
 pub struct Setup {
     /// Providers that are compiled in, by name.
     pub providers: Vec<(&'static str, MakeProvider)>,
+    /// The program's name in the commands it prints; found out when none.
+    pub program: Option<&'static str>,
     /// Time and chance; the machine's own when none.
     pub env: Option<Env>,
     /// Who knows the branches' tips; git when none.

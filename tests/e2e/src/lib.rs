@@ -19,6 +19,7 @@ pub fn setup() -> Setup {
     };
     Setup {
         providers: vec![("fake", fake)],
+        program: Some("alpine"),
         env: Some(Env {
             clock,
             random: Arc::new(random),

@@ -3,6 +3,7 @@
 use crate::args::DownArgs;
 use crate::commands::up::timeout;
 use crate::config::Config;
+use crate::output::Output;
 use crate::parse::usage;
 use crate::progress::Display;
 use crate::signals;
@@ -55,13 +56,13 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     if work.output.json {
         work.output.document(&document);
     } else {
-        work.output.text(&shown(&document));
+        work.output.text(&shown(&document, &work.output));
     }
     Ok(0)
 }
 
 /// The result, for people.
-fn shown(document: &DownDocument) -> String {
+fn shown(document: &DownDocument, output: &Output) -> String {
     let verified = if document.persistence_verified {
         " (read back and verified)"
     } else {
@@ -102,7 +103,10 @@ fn shown(document: &DownDocument) -> String {
         ),
         ("workspace", snapshot.or(lost)),
         ("history", shortened),
-        ("next", document.next_step.clone()),
+        (
+            "next",
+            document.next_step.as_ref().map(|next| output.command(next)),
+        ),
     ];
     let rows = rows
         .into_iter()

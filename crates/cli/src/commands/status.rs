@@ -2,6 +2,7 @@
 
 use crate::args::StatusArgs;
 use crate::config::Config;
+use crate::output::Output;
 use crate::time;
 use crate::view::{ObservedDocument, StatusDocument};
 use crate::work::Work;
@@ -32,7 +33,8 @@ pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
         work.output.document(&document);
     } else {
         let now = work.setup.env().clock.now();
-        work.output.text(&told(&document, &session, now));
+        work.output
+            .text(&told(&document, &session, now, &work.output));
     }
     Ok(0)
 }
@@ -77,7 +79,12 @@ fn observe(work: &Work, config: &Config, session: &SessionRecord) -> Option<Obse
 }
 
 /// The same for people.
-fn told(document: &StatusDocument, session: &SessionRecord, now: Timestamp) -> String {
+fn told(
+    document: &StatusDocument,
+    session: &SessionRecord,
+    now: Timestamp,
+    output: &Output,
+) -> String {
     let when = |at: Option<Timestamp>| at.map(|at| format!("{at} ({})", time::ago(at, now)));
     let lease = document.lease.as_ref().map(|lease| {
         format!(
@@ -130,7 +137,10 @@ fn told(document: &StatusDocument, session: &SessionRecord, now: Timestamp) -> S
         ),
         ("object", document.durable_object_id.clone()),
         ("last error", error),
-        ("next", document.next_step.clone()),
+        (
+            "next",
+            document.next_step.as_ref().map(|next| output.command(next)),
+        ),
     ];
     let rows = rows
         .into_iter()

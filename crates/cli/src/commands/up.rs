@@ -8,6 +8,7 @@ use crate::args::UpArgs;
 use crate::commands::open::{link, offer};
 use crate::config::Config;
 
+use crate::output::Output;
 use crate::progress::Display;
 use crate::setup::ProviderSetup;
 use crate::view::UpDocument;
@@ -54,7 +55,8 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
         {
             work.output.warning(warning);
         }
-        work.output.text(&shown(&document, config.limits.link));
+        work.output
+            .text(&shown(&document, config.limits.link, &work.output));
     }
     Ok(0)
 }
@@ -128,7 +130,7 @@ fn note_browser(engine: &Engine, outcome: &mut UpOutcome, opened: Result<(), Str
 }
 
 /// The result, for people.
-fn shown(document: &UpDocument, good_for: Duration) -> String {
+fn shown(document: &UpDocument, good_for: Duration, output: &Output) -> String {
     let good_for = humantime::format_duration(good_for);
     let id = &document.session_id;
     let again = if document.reused { ", as before" } else { "" };
@@ -165,9 +167,18 @@ fn shown(document: &UpDocument, good_for: Duration) -> String {
         .collect();
     lines.push(String::new());
     if document.opencode_url.is_some() {
-        lines.push(format!("another link:  alpine open {id}"));
+        lines.push(format!(
+            "another link:  {}",
+            output.command(&format!("alpine open {id}"))
+        ));
     }
-    lines.push(format!("run a command: alpine exec {id} -- git status"));
-    lines.push(format!("bring it down: alpine down {id}"));
+    lines.push(format!(
+        "run a command: {}",
+        output.command(&format!("alpine exec {id} -- git status"))
+    ));
+    lines.push(format!(
+        "bring it down: {}",
+        output.command(&format!("alpine down {id}"))
+    ));
     lines.join("\n")
 }
