@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
@@ -42,11 +42,14 @@ impl World {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alpine"));
+        let program = Path::new(env!("CARGO_BIN_EXE_alpine"));
+        let folder = program.parent().expect("a folder");
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
+            // The program is on the path, as it is once it is installed.
+            .env("PATH", format!("{}:/usr/bin:/bin", folder.display()))
             .env("HOME", self.directory.path())
             .env("ALPINE_HOME", self.path("home"))
             .env("ALPINE_PRINCIPAL_ID", "tester")
@@ -634,4 +637,17 @@ fn colours_are_for_terminals_only() {
     let world = World::new();
     let output = world.command(&["status", "\u{1b}[31mx"]).output().unwrap();
     assert!(!output.stderr.contains(&0x1b) && !output.stdout.contains(&0x1b));
+}
+
+#[test]
+fn off_the_path_the_commands_it_prints_name_its_file() {
+    let world = World::new();
+    let mut command = world.command(&["up"]);
+    let said = command
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    let hint = format!("hint: {} up --help", env!("CARGO_BIN_EXE_alpine"));
+    assert!(stderr.contains(&hint), "{stderr}");
 }
