@@ -49,6 +49,8 @@ pub(crate) fn signals() -> io::Result<OwnedFd> {
         libc::SIGUSR1,
         libc::SIGUSR2,
     ];
+    // A caller that was started in the background, or by `nohup`, ignores signals, and so would this process.
+    default_dispositions();
     // SAFETY: `set` is plain data that `sigemptyset` fills in before it is read, and the calls only read it; the
     // descriptor, once checked, is new and owned by nobody else.
     unsafe {
@@ -67,6 +69,17 @@ pub(crate) fn signals() -> io::Result<OwnedFd> {
     }
 }
 
+/// Takes every signal as a fresh process does, whatever was inherited. A broken pipe stays an error to this program; a
+/// command's own disposition for that is set when it is spawned.
+#[expect(unsafe_code, reason = "no safe call sets what a signal does")]
+fn default_dispositions() {
+    for number in (1..=64).filter(|&number| number != libc::SIGPIPE) {
+        // SAFETY: `signal` is async-signal-safe, and the default disposition refers to no function. Numbers that can't be
+        // set are refused by the system.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 /// Makes a command the leader of a session of its own that takes every signal and dies with this process.
 #[expect(unsafe_code, reason = "what a child does before exec has no safe form")]
 pub(crate) fn own_session(command: &mut Command, parent: Pid) {
@@ -78,6 +91,7 @@ pub(crate) fn own_session(command: &mut Command, parent: Pid) {
             if rustix::process::getppid() != Some(parent) {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
+            default_dispositions();
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             if libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) != 0 {

@@ -146,12 +146,27 @@ async fn a_process_left_in_the_background_does_not_hold_the_reply_up() {
     assert_eq!(ran.stdout, b"begun\n");
 }
 
+#[test]
+fn a_callers_ignored_signals_are_its_own_affair() {
+    // A shell starts what is in the background with interrupts ignored, and `nohup` does so with hang-ups.
+    let itself = std::env::current_exe().unwrap();
+    let script = "trap '' INT HUP QUIT CHLD; exec \"$0\" --exact commands::signals_are_delivered";
+    let run = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(itself)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
 #[tokio::test]
 async fn signals_are_delivered() {
     let world = world();
     world.provision().await;
     let (send, input) = mpsc::channel(4);
-    let script = "trap 'echo caught; exit 9' INT; echo $$ > ready; while :; do sleep 0.01; done";
+    let script = "trap 'echo caught; exit 9' INT; echo $$ > ready
+        for n in $(seq 1000); do sleep 0.01; done";
     let asking = async {
         while !world.workspace().join("ready").exists() {
             tokio::time::sleep(Duration::from_millis(2)).await;
