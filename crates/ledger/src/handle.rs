@@ -127,6 +127,11 @@ impl Turn<'_> {
         }
     }
 
+    /// Closes the handle, so that the file is whole.
+    pub(crate) fn close(&mut self) {
+        close(std::mem::replace(&mut self.writer, Writer::Closed));
+    }
+
     /// What becomes of the handle after a write that failed.
     pub(crate) fn after(&mut self, error: &LedgerError) {
         match error {

@@ -109,6 +109,16 @@ impl Ledger {
         result
     }
 
+    /// Closes what writes keep open, whoever else has a clone of this handle; the next write opens it again.
+    ///
+    /// A process that ends without it may leave the file to be repaired by the next reader.
+    pub fn close(&self) {
+        // A write that takes longer than the limit is not waited for: what it leaves can be repaired.
+        if let Ok(mut turn) = self.shared.writers.take(&self.shared.site) {
+            turn.close();
+        }
+    }
+
     /// Reads one state of the ledger. Waits for no writer.
     ///
     /// # Errors

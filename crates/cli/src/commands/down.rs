@@ -47,6 +47,8 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
     let ended = drive(runtime()?, engine.down(request));
+    // What is left of the engine on other threads may outlive this process's last moment.
+    engine.ledger.close();
     drop(engine);
     let told = display.finish();
     if work.output.json {

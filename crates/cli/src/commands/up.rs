@@ -35,6 +35,8 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
     let ended = bring_up(&work, &config, &with, &engine, request, no_browser);
+    // What is left of the engine on other threads may outlive this process's last moment.
+    engine.ledger.close();
     drop(engine);
     let told = display.finish();
     let mut outcome = ended?;

@@ -419,3 +419,21 @@ fn a_write_inside_a_write_is_busy_and_not_stuck() {
         .unwrap_err();
     assert!(matches!(refused, LedgerError::Busy { .. }), "{refused}");
 }
+
+#[test]
+fn a_ledger_that_was_closed_is_whole_whoever_still_has_a_handle() {
+    let world = World::new();
+    let clone = world.ledger.clone();
+    // The file as it would be if this process ended now: what has to be repaired can't be read without being written.
+    let left = |name: &str| {
+        let copy = world.dir.path().join(name);
+        fs::copy(world.path(), &copy).unwrap();
+        mode(&copy, 0o400);
+        Ledger::open_read(&copy, Options::new()).map(|_| ())
+    };
+    world.admit(&request("me", "one"));
+    assert_eq!(kind(&left("unclean").unwrap_err()), "unavailable");
+    world.ledger.close();
+    left("clean").unwrap();
+    clone.write(|_| Ok(())).unwrap();
+}
