@@ -3,6 +3,7 @@
 use crate::support::{World, text, with_json};
 use alpine_ledger::{OperationState, SessionId};
 use alpine_testkit::{Fault, KillPoint};
+use std::os::unix::fs::PermissionsExt;
 
 const UP: [&str; 5] = [
     "provision",
@@ -121,4 +122,26 @@ fn a_program_that_is_killed_again_and_again_gets_there_in_the_end() {
     assert_eq!(down["state"], "stopped", "{down:#}");
     assert_eq!(world.fake().objects().len(), 1, "one object: {down:#}");
     assert_settled(&world, &session, "unlucky");
+}
+
+#[test]
+fn a_program_that_ends_by_itself_leaves_nothing_to_be_repaired() {
+    let world = World::new();
+    // What has to be repaired can't be read without being written.
+    let assert_whole = |what: &str| {
+        let mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(world.ledger_path(), mode).expect("a mode");
+        };
+        mode(0o400);
+        let listed = world.run(&["list", "--json"]);
+        assert_eq!(listed.code(), Some(0), "{what}: {listed:#?}");
+        mode(0o600);
+    };
+    for id in ["one", "two", "three", "four", "five", "six"] {
+        let session = world.ready(id);
+        assert_whole("up");
+        world.done(&["down", &session]);
+        assert_whole("down");
+    }
 }
