@@ -43,6 +43,6 @@ pub use time::{Clock, SystemClock, Timestamp};
 pub use tx::Tx;
 pub use types::{
     Action, AuditRecord, ErrorRecord, Event, Holder, LeaseRecord, NewSession, OperationRecord,
-    OperationState, PersistAttempt, Receipt, SessionRecord, SessionSummary, StepRecord,
-    TransitionRecord,
+    OperationState, PersistAttempt, QuarantineRecord, Receipt, SessionRecord, SessionSummary,
+    StepRecord, TransitionRecord,
 };

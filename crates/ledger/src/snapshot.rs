@@ -2,12 +2,13 @@
 
 use crate::store::{Order, Span, Store};
 use crate::tables::{
-    ATTEMPTS, AUDIT, EVENTS, Key, LEASES, OPEN_OPERATIONS, OPERATIONS, PENDING_DESTROYS, RECEIPTS,
-    REQUESTS, SESSION_EVENTS, SESSION_OPERATIONS, SESSIONS, TRANSITIONS, last_number, split_text,
+    ATTEMPTS, AUDIT, EVENTS, Key, LEASES, OPEN_OPERATIONS, OPERATIONS, PENDING_DESTROYS,
+    QUARANTINE, RECEIPTS, REQUESTS, SESSION_EVENTS, SESSION_OPERATIONS, SESSIONS, TRANSITIONS,
+    last_number, split_text,
 };
 use crate::{
-    AuditRecord, Event, LeaseRecord, LedgerError, OperationId, OperationRecord, PersistAttempt,
-    Receipt, SessionId, SessionRecord, TransitionRecord,
+    AuditRecord, Event, LeaseRecord, LedgerError, ListQuery, OperationId, OperationRecord,
+    PersistAttempt, QuarantineRecord, Receipt, SessionId, SessionRecord, State, TransitionRecord,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -86,6 +87,36 @@ impl<'a> Snapshot<'a> {
     /// When the ledger can't be read.
     pub fn pending_destroys(&self) -> Result<Vec<SessionId>, LedgerError> {
         self.store.all(PENDING_DESTROYS, &[])
+    }
+
+    /// What was found of a sandbox that no session owns.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn quarantined(&self, sandbox: &str) -> Result<Option<QuarantineRecord>, LedgerError> {
+        self.store
+            .get(QUARANTINE, Key::default().and_last(sandbox).as_bytes())
+    }
+
+    /// The sessions that are not final, of one owner or of all.
+    ///
+    /// # Errors
+    /// When the ledger can't be read.
+    pub fn unfinished(&self, owner: Option<&str>) -> Result<Vec<SessionRecord>, LedgerError> {
+        let query = ListQuery {
+            owner: owner.map(str::to_owned),
+            states: State::ALL
+                .into_iter()
+                .filter(|state| !state.is_terminal())
+                .collect(),
+            ended_since: None,
+            limit: usize::MAX - 1,
+        };
+        let page = self.list(&query)?;
+        page.sessions
+            .iter()
+            .filter_map(|summary| self.session(&summary.session_id).transpose())
+            .collect()
     }
 
     /// The transitions of a session, oldest first.

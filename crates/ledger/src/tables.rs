@@ -39,8 +39,11 @@ pub(crate) const RECEIPTS: &str = "receipts";
 /// number → audit record.
 pub(crate) const AUDIT: &str = "audit";
 
+/// sandbox → what was found of it, where no session owns it.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
 /// All tables; made when the ledger is.
-pub(crate) const TABLES: [&str; 16] = [
+pub(crate) const TABLES: [&str; 17] = [
     META,
     SESSIONS,
     BY_OWNER,
@@ -57,6 +60,7 @@ pub(crate) const TABLES: [&str; 16] = [
     ATTEMPTS,
     RECEIPTS,
     AUDIT,
+    QUARANTINE,
 ];
 
 /// A key, or the common start of several.

@@ -2,12 +2,13 @@
 
 use crate::session::Changed;
 use crate::tables::{
-    ATTEMPTS, AUDIT, EVENTS, Key, OPEN_OPERATIONS, OPERATIONS, RECEIPTS, SESSION_EVENTS,
-    TRANSITIONS,
+    ATTEMPTS, AUDIT, EVENTS, Key, OPEN_OPERATIONS, OPERATIONS, QUARANTINE, RECEIPTS,
+    SESSION_EVENTS, TRANSITIONS,
 };
 use crate::{
     AuditRecord, Event, LeaseToken, LedgerError, OperationId, OperationRecord, PersistAttempt,
-    Receipt, SessionId, SessionRecord, Snapshot, State, StepRecord, Timestamp, TransitionRecord,
+    QuarantineRecord, Receipt, SessionId, SessionRecord, Snapshot, State, StepRecord, Timestamp,
+    TransitionRecord,
 };
 use serde::Serialize;
 use std::ops::Deref;
@@ -214,6 +215,15 @@ impl<'a> Tx<'a> {
         self.held(token)?;
         let key = Key::text(token.session_id.as_str()).and_number(receipt.generation);
         self.store.put(RECEIPTS, key.as_bytes(), receipt)
+    }
+
+    /// Records what was found of a sandbox that no session owns.
+    ///
+    /// # Errors
+    /// When the ledger can't be written.
+    pub fn put_quarantine(&mut self, record: &QuarantineRecord) -> Result<(), LedgerError> {
+        let key = Key::default().and_last(&record.sandbox_id);
+        self.store.put(QUARANTINE, key.as_bytes(), record)
     }
 
     /// Records an admin's act, in the transaction of the act.

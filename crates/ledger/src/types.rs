@@ -374,3 +374,22 @@ pub struct SessionSummary {
     #[serde(default)]
     pub workspace_digest: Option<String>,
 }
+
+/// A sandbox that bears this ledger's id and that no session owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Its provider.
+    pub provider: String,
+    /// The session it says it was made for.
+    pub session_id: String,
+    /// When it was found first.
+    pub found_at: Timestamp,
+    /// The verified durable object that holds its workspace.
+    #[serde(default)]
+    pub durable_object_id: Option<String>,
+    /// When it was destroyed.
+    #[serde(default)]
+    pub reaped_at: Option<Timestamp>,
+}

@@ -29,6 +29,10 @@ pub struct Limits {
     pub browser: Duration,
     /// A one-time link's life.
     pub link: Duration,
+    /// How long an interrupted `up` is left to its own request before `reconcile` unwinds it.
+    pub abandon: Duration,
+    /// From the first look at a sandbox that no session owns to the second, which destroys it.
+    pub quarantine: Duration,
     /// A lease's life; it is renewed three times in it.
     pub lease: Duration,
     /// How often a step is tried when its failures are transient.
@@ -42,7 +46,7 @@ pub type Limit = (&'static str, fn(&mut Limits) -> &mut Duration);
 
 impl Limits {
     /// Every limit that can be configured.
-    pub const CONFIGURABLE: [Limit; 14] = [
+    pub const CONFIGURABLE: [Limit; 16] = [
         ("up", |limits| &mut limits.up),
         ("down", |limits| &mut limits.down),
         ("provision", |limits| &mut limits.provision),
@@ -55,6 +59,8 @@ impl Limits {
         ("force", |limits| &mut limits.force),
         ("browser", |limits| &mut limits.browser),
         ("link", |limits| &mut limits.link),
+        ("abandon", |limits| &mut limits.abandon),
+        ("quarantine", |limits| &mut limits.quarantine),
         ("lease", |limits| &mut limits.lease),
         ("backoff", |limits| &mut limits.backoff),
     ];
@@ -76,6 +82,8 @@ impl Default for Limits {
             force: seconds(30),
             browser: seconds(3),
             link: seconds(60),
+            abandon: seconds(15 * 60),
+            quarantine: seconds(60 * 60),
             lease: seconds(30),
             tries: 3,
             backoff: Duration::from_millis(500),

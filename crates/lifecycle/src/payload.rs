@@ -1,6 +1,9 @@
 //! The durable object's metadata payload, v1, and how it is made to fit.
 
-use alpine_ledger::{OperationRecord, SessionRecord, Timestamp, TransitionRecord};
+use alpine_ledger::{
+    OperationRecord, QuarantineRecord, SessionRecord, Timestamp, TransitionRecord,
+};
+use alpine_provider_api::StagedSnapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -134,6 +137,36 @@ impl Payload {
             history_truncated: false,
             workspace_snapshot,
             workspace_snapshot_reason,
+        }
+    }
+
+    /// The payload of a sandbox that no session owns: what is known of it is what it says itself.
+    #[must_use]
+    pub fn orphan(
+        record: &QuarantineRecord,
+        persisted_at: Timestamp,
+        staged: &StagedSnapshot,
+    ) -> Self {
+        Self {
+            schema_version: "v1".to_owned(),
+            session_id: record.session_id.clone(),
+            principal_id: String::new(),
+            repo_url: String::new(),
+            branch: String::new(),
+            target_commit_sha: None,
+            state: "failed".to_owned(),
+            state_transitions: Vec::new(),
+            started_at: record.found_at.to_string(),
+            ready_at: None,
+            stopped_at: None,
+            persisted_at: persisted_at.to_string(),
+            operation_history: Vec::new(),
+            last_error: None,
+            history_truncated: false,
+            workspace_snapshot: Some(
+                serde_json::json!({"digest": staged.digest, "size": staged.size, "entries": staged.entries}),
+            ),
+            workspace_snapshot_reason: None,
         }
     }
 

@@ -38,7 +38,7 @@ impl Tips for Remote {
 }
 
 pub(crate) struct World {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     pub(crate) engine: Engine,
     pub(crate) fake: FakeControl,
     pub(crate) remote: Arc<Remote>,
@@ -111,7 +111,7 @@ pub(crate) fn world() -> World {
     };
     World {
         fake: FakeControl::new(&fakes),
-        _directory: directory,
+        directory,
         engine,
         remote,
     }
@@ -160,6 +160,10 @@ pub(crate) fn id(request: &str) -> SessionId {
 }
 
 impl World {
+    pub(crate) fn fake_directory(&self) -> std::path::PathBuf {
+        self.directory.path().join("fake")
+    }
+
     pub(crate) fn session(&self, request: &str) -> SessionRecord {
         self.engine
             .ledger

@@ -3,4 +3,5 @@
 
 mod common;
 mod down;
+mod reconcile;
 mod up;

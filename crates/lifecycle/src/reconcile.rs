@@ -1,0 +1,257 @@
+//! Recovery: what was interrupted and nobody carries on is finished, and ledger and provider are made to agree.
+
+use crate::engine::Engine;
+use crate::{Caller, DownRequest, ErrorCode, Failure, lookup};
+use alpine_ledger::{
+    Action, LedgerError, Liveness, OperationRecord, SessionId, SessionRecord, Snapshot, State,
+};
+use alpine_provider_api::{Call, InspectRequest, Meta, SandboxId, SandboxState};
+use serde::{Deserialize, Serialize};
+
+/// What `reconcile` is asked for.
+#[derive(Clone, Debug)]
+pub struct ReconcileRequest {
+    /// Who asks.
+    pub caller: Caller,
+    /// The one session; none for all that the caller may act on.
+    pub session: Option<String>,
+    /// Every owner's sessions; for admins.
+    pub all: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was found of one session, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciled {
+    /// The session; none for a sandbox that no session owns.
+    pub session_id: Option<String>,
+    /// Its sandbox.
+    pub sandbox_id: String,
+    /// What was found.
+    pub finding: Finding,
+    /// Where the session stands now.
+    pub state: Option<State>,
+    /// Whether something was done.
+    pub done: bool,
+    /// What kept it from being done.
+    pub error: Option<String>,
+}
+
+/// Why a session needs recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// A `down` without a live holder.
+    UnfinishedDown,
+    /// A clean-up without a live holder.
+    UnfinishedCleanUp,
+    /// An `up` that was left too long ago to be carried on by its own request.
+    AbandonedUp,
+    /// An `up` that its own request may still carry on.
+    InterruptedUp,
+    /// The state is final and the sandbox is still there.
+    DestroyPending,
+    /// The session is ready and its sandbox is provably gone.
+    SandboxGone,
+    /// A sandbox that bears our ledger's id and that no session owns.
+    Orphan,
+}
+
+impl Engine {
+    /// Finishes what was interrupted and makes ledger and provider agree. Reports what it found and did.
+    ///
+    /// # Errors
+    /// When the ledger can't be read, or the caller may not ask for this.
+    pub async fn reconcile(&self, request: ReconcileRequest) -> Result<Vec<Reconciled>, Failure> {
+        if request.all && !request.caller.admin {
+            return Err(Failure::new(
+                ErrorCode::SessionForbidden,
+                "only admins reconcile every owner's sessions",
+            )
+            .next("alpine reconcile"));
+        }
+        // Listed before the ledger is read: a sandbox is made after its session was recorded, so each has its row by then.
+        let listed = if request.session.is_none() {
+            self.listed().await?
+        } else {
+            Vec::new()
+        };
+        let sessions = self.to_reconcile(&request).await?;
+        let mut report = Vec::new();
+        for session in sessions {
+            if let Some(finding) = self.diagnose(&session).await? {
+                report.push(self.recover(&request, &session, finding).await);
+            }
+        }
+        for (provider, sandbox) in listed {
+            if !self.is_owned(&sandbox).await? {
+                report.push(
+                    self.quarantine(&provider, &sandbox, request.dry_run)
+                        .await?,
+                );
+            }
+        }
+        Ok(report)
+    }
+
+    /// The sessions that may need recovery: those that are not final, and those whose sandbox is to be destroyed.
+    async fn to_reconcile(
+        &self,
+        request: &ReconcileRequest,
+    ) -> Result<Vec<SessionRecord>, Failure> {
+        let request = request.clone();
+        self.read(move |snapshot| {
+            if let Some(given) = &request.session {
+                return Ok(lookup(snapshot, &request.caller, given)?.map(|session| vec![session]));
+            }
+            let owner = (!request.all).then_some(request.caller.principal.as_str());
+            unsettled(snapshot, owner).map(Ok)
+        })
+        .await?
+    }
+
+    /// What is wrong with a session, if anything is.
+    async fn diagnose(&self, session: &SessionRecord) -> Result<Option<Finding>, Failure> {
+        if session.state == State::Ready {
+            return Ok(self.is_gone(session).await.then_some(Finding::SandboxGone));
+        }
+        let abandoned = self.now().since(session.updated_at) >= self.limits.abandon;
+        let asked = session.clone();
+        self.read(move |snapshot| {
+            if is_held(snapshot, &asked.session_id)? {
+                return Ok(None);
+            }
+            let open = snapshot.open_operations_of(&asked.session_id)?;
+            Ok(left(&asked, &open, abandoned))
+        })
+        .await
+    }
+
+    /// Whether the provider says for certain that a ready session's sandbox is gone.
+    async fn is_gone(&self, session: &SessionRecord) -> bool {
+        let (Ok(provider), Some(sandbox_id)) = (
+            self.providers.get(&session.new.provider),
+            SandboxId::new(&session.sandbox_id),
+        ) else {
+            return false;
+        };
+        let call = self.quiet(session.operation_id.as_str());
+        let asked = provider.inspect(
+            &call,
+            InspectRequest {
+                sandbox_id,
+                probe: false,
+            },
+        );
+        let found = tokio::time::timeout(self.limits.probe, asked).await;
+        matches!(found, Ok(Ok(reply)) if reply.state == SandboxState::Missing)
+    }
+
+    async fn recover(
+        &self,
+        request: &ReconcileRequest,
+        session: &SessionRecord,
+        finding: Finding,
+    ) -> Reconciled {
+        let mut done = Reconciled {
+            session_id: Some(session.session_id.to_string()),
+            sandbox_id: session.sandbox_id.clone(),
+            finding,
+            state: Some(session.state),
+            done: false,
+            error: None,
+        };
+        if request.dry_run || finding == Finding::InterruptedUp {
+            return done;
+        }
+        let down = DownRequest {
+            caller: request.caller.clone(),
+            session: session.session_id.to_string(),
+            retry_persist: false,
+            cancel: false,
+            discard: None,
+            reason: Some(reason(finding).to_owned()),
+            timeout: None,
+        };
+        match self.down(down).await {
+            Ok(outcome) => {
+                done.state = Some(outcome.state);
+                done.done = true;
+            }
+            Err(failure) => {
+                done.error = Some(
+                    self.redactor
+                        .redact(&format!("{}: {}", failure.code, failure.cause)),
+                )
+            }
+        }
+        done
+    }
+
+    /// A call outside of any operation, which changes nothing.
+    pub(crate) fn quiet(&self, operation: &str) -> Call {
+        Call::quiet(Meta {
+            operation_id: operation.to_owned(),
+            fence: 0,
+            attempt: 1,
+            deadline_ms: u64::try_from(self.limits.probe.as_millis()).unwrap_or(u64::MAX),
+            traceparent: None,
+        })
+    }
+}
+
+/// The sessions that are not final, and those whose sandbox is still to be destroyed.
+fn unsettled(
+    snapshot: &Snapshot<'_>,
+    owner: Option<&str>,
+) -> Result<Vec<SessionRecord>, LedgerError> {
+    let mut sessions = snapshot.unfinished(owner)?;
+    for id in snapshot.pending_destroys()? {
+        let pending = snapshot.session(&id)?;
+        sessions
+            .extend(pending.filter(|session| owner.is_none_or(|owner| session.new.owner == owner)));
+    }
+    Ok(sessions)
+}
+
+fn is_held(snapshot: &Snapshot<'_>, session: &SessionId) -> Result<bool, LedgerError> {
+    let lease = snapshot.lease(session)?;
+    Ok(lease.is_some_and(|lease| snapshot.holder_is_live(&lease) == Liveness::Live))
+}
+
+/// What a session was left in whose lease is free.
+fn left(session: &SessionRecord, open: &[OperationRecord], abandoned: bool) -> Option<Finding> {
+    let unfinished = |action| open.iter().any(|operation| operation.action == action);
+    match session.state {
+        State::Stopping | State::Persisting => Some(Finding::UnfinishedDown),
+        State::Failing => Some(Finding::UnfinishedCleanUp),
+        State::Requested | State::Provisioning | State::RepoSyncing | State::Installing => {
+            Some(if abandoned {
+                Finding::AbandonedUp
+            } else {
+                Finding::InterruptedUp
+            })
+        }
+        State::Stopped if session.destroy_pending => Some(Finding::DestroyPending),
+        // A session that waits for its user is left to them, unless what they asked for was cut short.
+        State::CleanupFailed
+        | State::CloseFailed
+        | State::StoppedUnpersisted
+        | State::PersistFailed => unfinished(Action::Down).then_some(Finding::UnfinishedDown),
+        State::Ready | State::Stopped | State::Failed => None,
+    }
+}
+
+/// What is recorded as the reason of what is done.
+fn reason(finding: Finding) -> &'static str {
+    match finding {
+        Finding::UnfinishedDown => "reconcile: an interrupted `down`",
+        Finding::UnfinishedCleanUp => "reconcile: an interrupted clean-up",
+        Finding::AbandonedUp => "reconcile: an `up` that nobody carried on",
+        Finding::InterruptedUp => "reconcile: an interrupted `up`",
+        Finding::DestroyPending => "reconcile: a pending destroy",
+        Finding::SandboxGone => "reconcile: the sandbox is gone",
+        Finding::Orphan => "reconcile: a sandbox that no session owns",
+    }
+}

@@ -1,0 +1,328 @@
+//! Recovery: each thing that may be left, and what is done about it.
+
+use crate::common::*;
+use alpine_ledger::State;
+use alpine_lifecycle::*;
+use alpine_provider_api::*;
+use alpine_testkit::{FakeProvider, Fault};
+use std::time::Duration;
+
+fn all_mine() -> ReconcileRequest {
+    ReconcileRequest {
+        caller: me(),
+        session: None,
+        all: false,
+        dry_run: false,
+    }
+}
+
+fn dry() -> ReconcileRequest {
+    ReconcileRequest {
+        dry_run: true,
+        ..all_mine()
+    }
+}
+
+/// The one thing that is found, after a dry run that finds the same and changes nothing.
+async fn only(world: &World) -> Reconciled {
+    let commits = world.engine.ledger.commits();
+    let planned = world.engine.reconcile(dry()).await.unwrap();
+    assert_eq!(
+        world.engine.ledger.commits(),
+        commits,
+        "a dry run writes nothing"
+    );
+    let mut report = world.engine.reconcile(all_mine()).await.unwrap();
+    assert_eq!(
+        (planned.len(), report.len()),
+        (1, 1),
+        "{planned:?} {report:?}"
+    );
+    assert_eq!(planned[0].finding, report[0].finding);
+    assert!(!planned[0].done);
+    report.remove(0)
+}
+
+async fn crashed_down(world: &World, method: &str) {
+    world.fake.fault(method, Fault::Hang, 1);
+    let before = world.fake.count(method);
+    let engine = world.engine.clone();
+    let task = tokio::spawn(async move { engine.down(down_request(id("one").as_str())).await });
+    world.until(|| world.fake.count(method) > before).await;
+    task.abort();
+    let _ = task.await;
+}
+
+#[tokio::test]
+async fn nothing_is_found_where_all_is_well() {
+    let world = world();
+    world.ready("one").await;
+    world.ready("two").await;
+    world.down("two").await.unwrap();
+    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    assert_eq!(world.state("one"), Some(State::Ready));
+}
+
+#[tokio::test]
+async fn an_interrupted_down_is_finished() {
+    for method in ["stop", "capture", "persist", "read_object", "destroy"] {
+        let world = world();
+        world.ready("one").await;
+        crashed_down(&world, method).await;
+        let found = only(&world).await;
+        let expected = if method == "destroy" {
+            Finding::DestroyPending
+        } else {
+            Finding::UnfinishedDown
+        };
+        assert_eq!(
+            (found.finding, found.done, found.state),
+            (expected, true, Some(State::Stopped)),
+            "{method}"
+        );
+        assert!(!world.session("one").destroy_pending);
+        world.assert_sound("one");
+    }
+}
+
+#[tokio::test]
+async fn what_is_held_is_left_alone() {
+    let world = world();
+    world.fake.fault("install", Fault::Hang, 1);
+    let up = world
+        .background_up("one", State::Installing, "install")
+        .await;
+    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    up.abort();
+}
+
+#[tokio::test]
+async fn an_interrupted_up_is_left_to_its_own_request_for_a_while() {
+    let mut world = world();
+    world.fake.fault("install", Fault::Hang, 1);
+    world.crashed_up("one", State::Installing, "install").await;
+    let found = only(&world).await;
+    assert_eq!((found.finding, found.done), (Finding::InterruptedUp, false));
+    assert_eq!(world.state("one"), Some(State::Installing));
+    world.engine.limits.abandon = Duration::ZERO;
+    let found = only(&world).await;
+    assert_eq!(
+        (found.finding, found.done, found.state),
+        (Finding::AbandonedUp, true, Some(State::Failed))
+    );
+    let replayed = world.engine.up(up_request("one")).await.unwrap_err();
+    assert_eq!(
+        (replayed.code, replayed.exit_code),
+        (ErrorCode::Interrupted, 1)
+    );
+    world.assert_sound("one");
+}
+
+#[tokio::test]
+async fn an_interrupted_clean_up_is_finished() {
+    let world = world();
+    world
+        .fake
+        .fault("install", Fault::Error(ErrorKind::InstallFailed), 1);
+    world.fake.fault("destroy", Fault::Hang, 1);
+    let up = world.background_up("one", State::Failing, "destroy").await;
+    up.abort();
+    let _ = up.await;
+    let found = only(&world).await;
+    assert_eq!(
+        (found.finding, found.done, found.state),
+        (Finding::UnfinishedCleanUp, true, Some(State::Failed))
+    );
+    world.assert_sound("one");
+}
+
+#[tokio::test]
+async fn a_pending_destroy_is_done() {
+    let world = world();
+    world.ready("one").await;
+    world.fake.fault("destroy", Fault::Error(ErrorKind::Io), 1);
+    world.down("one").await.unwrap();
+    let found = only(&world).await;
+    assert_eq!((found.finding, found.done), (Finding::DestroyPending, true));
+    world.assert_sound("one");
+}
+
+#[tokio::test]
+async fn a_ready_session_whose_sandbox_is_gone_is_advanced_with_the_reason() {
+    let world = world();
+    world.ready("one").await;
+    world.fake.lose_sandbox(&world.session("one").sandbox_id);
+    let found = only(&world).await;
+    assert_eq!(
+        (found.finding, found.state),
+        (Finding::SandboxGone, Some(State::Stopped))
+    );
+    let transitions = world
+        .engine
+        .ledger
+        .read(|snapshot| snapshot.transitions(&id("one")))
+        .unwrap();
+    assert!(
+        transitions
+            .iter()
+            .any(|transition| transition.reason == "reconcile: the sandbox is gone")
+    );
+}
+
+#[tokio::test]
+async fn what_waits_for_its_user_is_left_to_them() {
+    let world = world();
+    world.ready("one").await;
+    world.fake.fault("persist", Fault::Error(ErrorKind::Io), 1);
+    world.down("one").await.unwrap_err();
+    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    assert_eq!(world.state("one"), Some(State::StoppedUnpersisted));
+}
+
+#[tokio::test]
+async fn a_failure_is_reported_and_the_rest_goes_on() {
+    let world = world();
+    world.ready("one").await;
+    world.ready("two").await;
+    crashed_down(&world, "capture").await;
+    world.fake.lose_sandbox(&world.session("two").sandbox_id);
+    world.fake.fault("persist", Fault::Error(ErrorKind::Io), 1);
+    let report = world.engine.reconcile(all_mine()).await.unwrap();
+    let errors = report.iter().filter(|found| found.error.is_some()).count();
+    assert_eq!((report.len(), errors), (2, 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn anothers_sessions_are_for_admins() {
+    let world = world();
+    world.ready("one").await;
+    crashed_down(&world, "stop").await;
+    let other = Caller {
+        principal: "other".to_owned(),
+        admin: false,
+    };
+    let report = world
+        .engine
+        .reconcile(ReconcileRequest {
+            caller: other.clone(),
+            ..all_mine()
+        })
+        .await
+        .unwrap();
+    assert_eq!(report, []);
+    let refused = world
+        .engine
+        .reconcile(ReconcileRequest {
+            caller: other,
+            all: true,
+            ..all_mine()
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code, ErrorCode::SessionForbidden);
+    let admin = Caller {
+        principal: "root".to_owned(),
+        admin: true,
+    };
+    let report = world
+        .engine
+        .reconcile(ReconcileRequest {
+            caller: admin,
+            all: true,
+            ..all_mine()
+        })
+        .await
+        .unwrap();
+    assert_eq!(report[0].state, Some(State::Stopped));
+    assert_eq!(
+        world
+            .engine
+            .ledger
+            .read(|snapshot| snapshot.audit())
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+/// A sandbox with a file in it that bears the ledger's id and that no session owns.
+async fn stray(world: &World, ledger_id: &str, name: &str) -> String {
+    let provider: &dyn SandboxProvider = &FakeProvider::new(world.fake_directory());
+    let meta = Meta {
+        operation_id: "op_1".to_owned(),
+        fence: 1,
+        attempt: 1,
+        deadline_ms: 0,
+        traceparent: None,
+    };
+    let call = Call::quiet(meta);
+    let sandbox_id = SandboxId::new(name).unwrap();
+    let provision = ProvisionRequest {
+        sandbox_id: sandbox_id.clone(),
+        ledger_id: ledger_id.to_owned(),
+        session_id: "ses_unknown".to_owned(),
+        allow_unsandboxed: true,
+    };
+    provider.provision(&call, provision).await.unwrap();
+    let sync = SyncRepoRequest {
+        sandbox_id,
+        repo: RepoUrl::parse("/srv/repo", std::path::Path::new("/")).unwrap(),
+        branch: BranchName::new("main").unwrap(),
+        commit: CommitId::new(COMMIT).unwrap(),
+        credential: None,
+    };
+    provider.sync_repo(&call, sync).await.unwrap();
+    world.fake.workspace_write(name, "work.txt", b"precious");
+    name.to_owned()
+}
+
+#[tokio::test]
+async fn a_stray_sandbox_is_saved_and_destroyed_only_at_a_second_look() {
+    let mut world = world();
+    let own = world.engine.ledger.id().to_owned();
+    let ours = stray(&world, &own, "sbx_stray").await;
+    let theirs = stray(&world, "another-ledger", "sbx_theirs").await;
+    let there = |world: &World, name: &str| {
+        world
+            .fake
+            .sandboxes()
+            .iter()
+            .any(|sandbox| sandbox.id == name)
+    };
+
+    let found = only(&world).await;
+    assert_eq!(
+        (found.finding, found.sandbox_id.as_str(), found.done),
+        (Finding::Orphan, ours.as_str(), false)
+    );
+    assert_eq!(
+        world.fake.objects()[0].files.as_ref().unwrap()["work.txt"],
+        b"precious"
+    );
+    assert!(there(&world, &ours), "the first look deletes nothing");
+
+    assert!(!only(&world).await.done, "the grace period is not over");
+    world.engine.limits.quarantine = Duration::ZERO;
+    assert!(only(&world).await.done);
+    assert!(!there(&world, &ours) && there(&world, &theirs));
+    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    world.fake.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_stray_sandbox_that_cannot_be_saved_is_never_destroyed() {
+    let mut world = world();
+    world.engine.limits.quarantine = Duration::ZERO;
+    let own = world.engine.ledger.id().to_owned();
+    stray(&world, &own, "sbx_stray").await;
+    for (method, fault) in [
+        ("capture", Fault::Error(ErrorKind::Io)),
+        ("persist", Fault::Error(ErrorKind::Io)),
+        ("read_object", Fault::WrongSnapshot),
+    ] {
+        world.fake.fault(method, fault, 1);
+        let found = only(&world).await;
+        assert!(found.error.is_some() && !found.done, "{method}");
+        assert_eq!(world.fake.sandboxes().len(), 1, "{method}");
+    }
+}
