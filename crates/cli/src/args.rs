@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Make a fresh one-time link to a session's agent, and open it
     Open(OpenArgs),
+    /// Finish what was interrupted, and make the ledger and the providers agree
+    Reconcile(ReconcileArgs),
     /// Show what is configured, and where each value comes from
     #[command(after_help = "Examples:\n  alpine config\n  alpine config --json")]
     Config,
@@ -120,6 +122,27 @@ pub(crate) struct DownArgs {
     /// The time limit in all, for example 5m [default: 3m, and the time in which bytes move]
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
+}
+
+/// The flags of `reconcile`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine reconcile
+  alpine reconcile --dry-run --json
+  alpine reconcile ses_4f2a
+
+An `up` that was interrupted is left to its own request for 15 minutes. A sandbox that no session owns is saved as a
+durable object first, and destroyed when it is found again an hour later.")]
+pub(crate) struct ReconcileArgs {
+    /// The one session [default: all of yours]
+    #[arg(value_name = "SESSION", conflicts_with = "all")]
+    pub(crate) session: Option<String>,
+    /// Every owner's sessions (admins)
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// The flags of `list`.

@@ -89,6 +89,7 @@ fn run(work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
     match cli.command {
         Command::Up(args) => commands::up::run(work, args),
         Command::Down(args) => commands::down::run(&work, args),
+        Command::Reconcile(args) => commands::reconcile::run(&work, args),
         Command::List(args) => commands::list::run(&work, &args),
         Command::Status(args) => commands::status::run(work, &args),
         Command::Exec(args) => commands::exec::run(&work, args),

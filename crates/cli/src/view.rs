@@ -1,7 +1,9 @@
 //! The documents of `--json`: field by field as the contract has them.
 
+mod reconcile;
 mod status;
 
+pub(crate) use reconcile::ReconcileDocument;
 pub(crate) use status::{ObservedDocument, StatusDocument};
 
 use alpine_ledger::{SessionSummary, State};

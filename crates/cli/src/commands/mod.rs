@@ -7,5 +7,6 @@ pub(crate) mod exec;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod open;
+pub(crate) mod reconcile;
 pub(crate) mod status;
 pub(crate) mod up;

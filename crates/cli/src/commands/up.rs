@@ -35,6 +35,7 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
     let ended = bring_up(&work, &config, &with, &engine, request, no_browser);
+    tracing::debug!(commits = engine.ledger.commits(), "done with the ledger");
     // What is left of the engine on other threads may outlive this process's last moment.
     engine.ledger.close();
     drop(engine);

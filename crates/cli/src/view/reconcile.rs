@@ -1,0 +1,98 @@
+//! The document of `reconcile`.
+
+use super::VERSION;
+use alpine_lifecycle::{Finding, Reconciled};
+use serde::Serialize;
+
+/// The result of `reconcile`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReconcileDocument {
+    schema_version: &'static str,
+    reconciled: Vec<ReconciledDocument>,
+}
+
+/// One thing that was found.
+#[derive(Debug, Serialize)]
+struct ReconciledDocument {
+    session_id: Option<String>,
+    sandbox_id: String,
+    finding: Finding,
+    state: Option<String>,
+    done: bool,
+    error: Option<String>,
+}
+
+impl ReconcileDocument {
+    pub(crate) fn new(report: &[Reconciled]) -> Self {
+        let one = |found: &Reconciled| ReconciledDocument {
+            session_id: found.session_id.clone(),
+            sandbox_id: found.sandbox_id.clone(),
+            finding: found.finding,
+            state: found.state.map(|state| state.to_string()),
+            done: found.done,
+            error: found.error.clone(),
+        };
+        Self {
+            schema_version: VERSION,
+            reconciled: report.iter().map(one).collect(),
+        }
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.reconciled.iter().any(|found| found.error.is_some())
+    }
+
+    /// The same for people.
+    pub(crate) fn told(&self, dry_run: bool) -> String {
+        if self.reconciled.is_empty() {
+            return "nothing to recover".to_owned();
+        }
+        let line = |found: &ReconciledDocument| {
+            let id = found.session_id.as_deref().unwrap_or(&found.sandbox_id);
+            let state = found
+                .state
+                .as_deref()
+                .map(|state| format!(" ({state})"))
+                .unwrap_or_default();
+            let came = match &found.error {
+                Some(error) => format!("failed: {error}"),
+                None if found.done => "done".to_owned(),
+                None if dry_run => "to do".to_owned(),
+                None => later(found.finding).to_owned(),
+            };
+            format!("{id}{state}: {}: {came}", told(found.finding))
+        };
+        self.reconciled
+            .iter()
+            .map(line)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+fn told(finding: Finding) -> &'static str {
+    match finding {
+        Finding::UnfinishedDown => "an interrupted `down`",
+        Finding::UnfinishedCleanUp => "an interrupted clean-up",
+        Finding::AbandonedUp => "an `up` that nobody carried on",
+        Finding::InterruptedUp => "an interrupted `up`",
+        Finding::DestroyPending => "a sandbox that is still to be destroyed",
+        Finding::SandboxGone => "its sandbox is gone",
+        Finding::Orphan => "a sandbox that no session owns",
+    }
+}
+
+/// Why nothing was finished now.
+fn later(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Orphan => {
+            "saved; it will be destroyed when it is found again after the grace period"
+        }
+        Finding::InterruptedUp => "left to its own request for a while",
+        Finding::UnfinishedDown
+        | Finding::UnfinishedCleanUp
+        | Finding::AbandonedUp
+        | Finding::DestroyPending
+        | Finding::SandboxGone => "left",
+    }
+}
