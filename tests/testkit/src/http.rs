@@ -92,7 +92,7 @@ pub(crate) fn respond(
 }
 
 /// The value of an `Authorization` header for HTTP Basic.
-pub(crate) fn basic(user: &str, password: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::from("Basic ");
     for chunk in format!("{user}:{password}").as_bytes().chunks(3) {

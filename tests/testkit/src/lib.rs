@@ -20,6 +20,7 @@ pub use fake::{
 };
 pub use fault_proxy::{FaultProxy, ProxyMode};
 pub use git_server::{GitMode, GitRequest, GitServer};
+pub use http::basic;
 pub use model_server::{ModelServer, opencode};
 pub use processes::Leftover;
 pub use repo::TestRepo;

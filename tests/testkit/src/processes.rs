@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// The variable that marks every process of a test.
 pub(crate) const MARK: &str = "ALPINE_TEST_MARK";
 
+/// What a sandbox's supervisor calls itself. It has an environment and a directory that say nothing; what it holds open does.
+const SUPERVISOR: &[u8] = b"alpine-shim\0";
+
 const LONGEST_KILL: Duration = Duration::from_secs(10);
 
 /// A process of a test.
@@ -20,7 +23,7 @@ pub struct Leftover {
 }
 
 /// The processes that bear the mark, or that have the test's own directory in their environment, in their arguments, or
-/// as their working directory: the directory's name is unique, so these are the test's, whatever they did to the mark.
+/// as their working directory, and the supervisors that hold a file in it open: the directory's name is unique, so these are the test's, whatever they did to the mark.
 pub(crate) fn belonging_to(mark: &str, root: &Path) -> Vec<Leftover> {
     let marked = format!("{MARK}={mark}");
     let entries = fs::read_dir("/proc").expect("/proc");
@@ -34,6 +37,7 @@ pub(crate) fn belonging_to(mark: &str, root: &Path) -> Vec<Leftover> {
             let is_ours = contains(&environment, marked.as_bytes())
                 || contains(&environment, root.as_os_str().as_bytes())
                 || contains(&command, root.as_os_str().as_bytes())
+                || command.starts_with(SUPERVISOR) && has_open_below(&place, root)
                 || fs::read_link(place.join("cwd")).is_ok_and(|cwd| cwd.starts_with(root));
             let is_alive = fs::read_to_string(place.join("stat")).is_ok_and(|stat| {
                 !stat
@@ -73,6 +77,14 @@ pub(crate) fn kill_all(mark: &str, root: &Path) -> bool {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+fn has_open_below(process: &Path, root: &Path) -> bool {
+    let open = fs::read_dir(process.join("fd"));
+    open.into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|file| file.starts_with(root)))
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
