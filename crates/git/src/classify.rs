@@ -142,7 +142,12 @@ fn http(repo: &RepoUrl, credential: Option<&GitCredential>, said: &str) -> Optio
     if said.contains("could not read Username") || said.contains("could not read Password") {
         let failed = rejected(format!("`{repo}` asks for a credential"));
         return Some(match credential {
-            None => failed.hint("set GITHUB_TOKEN to a token that may read it"),
+            None => failed.hint(match repo.host() {
+                Some(host) if host != "github.com" => format!(
+                    "set GITHUB_TOKEN to a token that may read it, and name `{host}` in `[git] token_hosts`"
+                ),
+                Some(_) | None => "set GITHUB_TOKEN to a token that may read it".to_owned(),
+            }),
             Some(_) => {
                 failed.hint("the token is not given to this host: name it in `[git] token_hosts`")
             }
