@@ -1,21 +1,29 @@
 //! The program as the tests run it: the shipped one, with the fake provider compiled in and a clock that tests set.
 
 use alpine_cli::{ProviderSetup, Setup};
-use alpine_ledger::{Clock, SystemClock};
+use alpine_ledger::{Clock, SystemClock, Timestamp};
 use alpine_lifecycle::{Env, Failure};
 use alpine_provider_api::SandboxProvider;
 use alpine_testkit::{FakeProvider, TestClock};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The shipped program's set-up, and the fake provider whose state is in `ALPINE_TEST_FAKE_DIR`. `ALPINE_TEST_CLOCK_MS`
-/// names the file that the time is read from.
+/// names the file that the time is read from; with `ALPINE_TEST_CLOCK_TICKS` each look at it gives a later time.
 #[must_use]
 pub fn setup() -> Setup {
     let clock: Arc<dyn Clock> = match std::env::var_os("ALPINE_TEST_CLOCK_MS") {
         Some(file) => Arc::new(TestClock::in_file(Path::new(&file))),
         None => Arc::new(SystemClock),
+    };
+    let clock = match std::env::var_os("ALPINE_TEST_CLOCK_TICKS") {
+        Some(_) => Arc::new(Ticking {
+            clock,
+            looks: AtomicU64::new(0),
+        }),
+        None => clock,
     };
     Setup {
         providers: vec![("fake", fake)],
@@ -25,6 +33,24 @@ pub fn setup() -> Setup {
             random: Arc::new(random),
         }),
         tips: None,
+    }
+}
+
+/// A clock that is a millisecond later at each look, so that looking twice where once was promised is seen.
+#[derive(Debug)]
+struct Ticking {
+    clock: Arc<dyn Clock>,
+    looks: AtomicU64,
+}
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        Timestamp(self.clock.now().0 + look)
+    }
+
+    fn boot_ms(&self) -> u64 {
+        self.clock.boot_ms()
     }
 }
 

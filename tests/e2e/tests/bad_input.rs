@@ -605,6 +605,12 @@ fn homes_that_are_none() {
             refused(&world, &arguments, "ERR_LEDGER_UNAVAILABLE", 2, |command| {
                 command.env("ALPINE_HOME", &home);
             });
+            // A home holds more than the ledger: it is refused wherever that is.
+            let elsewhere = world.env.root().join("data/ledger.redb");
+            refused(&world, &arguments, "ERR_LEDGER_UNAVAILABLE", 2, |command| {
+                command.env("ALPINE_HOME", &home);
+                command.env("ALPINE_LEDGER_PATH", &elsewhere);
+            });
         }
     }
 }

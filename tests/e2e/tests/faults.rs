@@ -5,6 +5,7 @@ use alpine_ledger::SessionId;
 use alpine_provider_api::ErrorKind;
 use alpine_testkit::{Fault, GitMode, GitServer, KillPoint, TEST_EPOCH_MS};
 use serde_json::Value;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a command may take that has nothing to do with a server that is slow.
@@ -16,33 +17,31 @@ fn persisted_at(payload: &str) -> String {
     text(&payload, "persisted_at")
 }
 
+/// The program on a clock that goes on with each look at it, so that a second look gives another time.
+fn ticking(world: &World, arguments: &[&str]) -> Command {
+    let mut command = world.command(arguments);
+    command.env("ALPINE_TEST_CLOCK_TICKS", "1");
+    command
+}
+
 /// Fault 1: the payload's `persisted_at` differs from the record's, or changes between compaction rounds.
 #[test]
 fn payload_receipt_record_and_output_bear_the_same_time() {
     let world = World::new();
     let session = world.ready("times");
-    // The clock goes on with each call, so that a second look at it would give another time.
-    let clock = world.env.clock().clone();
-    let stopper = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let ticking = std::thread::spawn({
-        let stopper = stopper.clone();
-        move || {
-            while !stopper.load(std::sync::atomic::Ordering::SeqCst) {
-                clock.advance(Duration::from_millis(1));
-            }
-        }
-    });
-    // One attempt whose reply is lost, one that is killed when it has written, and the one that ends it.
+    // One attempt whose reply is lost and that is killed when it has written, and the one that ends it.
     world.fake().fault("persist", Fault::LostReply, 1);
     world
         .fake()
         .fault("read_object", Fault::KillCaller(KillPoint::Before), 1);
-    let killed = world.run(&["down", &session]);
+    let killed = world.env.run(&mut ticking(&world, &["down", &session]));
     assert_eq!(killed.code(), None, "{killed:#?}");
     let between = text(&world.status(&session), "persisted_at");
-    let down = world.done(&["down", &session]);
-    stopper.store(true, std::sync::atomic::Ordering::SeqCst);
-    ticking.join().expect("the clock");
+    world.env.clock().advance(Duration::from_secs(60));
+    let down = world
+        .env
+        .run(&mut ticking(&world, &["--json", "down", &session]));
+    let down = document(&down.success());
     let at = text(&down, "persisted_at");
     assert_ne!(at, alpine_ledger::Timestamp(TEST_EPOCH_MS).to_string());
     assert_eq!(at, between, "the same attempt");
@@ -62,7 +61,10 @@ fn a_payload_that_was_compacted_bears_the_same_time() {
     let world = World::new();
     let session = world.ready("long");
     grow_history(&world, &session);
-    let down = world.done(&["down", &session, "--retry-persist"]);
+    let down = world
+        .env
+        .run(&mut ticking(&world, &["--json", "down", &session]));
+    let down = document(&down.success());
     assert_eq!(down["state"], "stopped", "{down:#}");
     assert_eq!(down["history_truncated"], true, "{down:#}");
     let objects = world.fake().objects();

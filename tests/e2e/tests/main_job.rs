@@ -179,7 +179,7 @@ fn for_people() {
         --- stdout
         session     ses_bb779cd90bca5b85901cc03069b3e4a9 (ready)
         url         http://127.0.0.1:9/sbx_bb779cd90bca5b85901cc03069b3e4a9
-        open        http://127.0.0.1:9/sbx_bb779cd90bca5b85901cc03069b3e4a9/open?token=fake-link-1-sbx_bb779cd90bca5b85901cc03069b3e4a9  (works once, for 60 s)
+        open        http://127.0.0.1:9/sbx_bb779cd90bca5b85901cc03069b3e4a9/open?token=fake-link-1-sbx_bb779cd90bca5b85901cc03069b3e4a9  (works once, for 1m)
         workspace   $ROOT/fake/workspaces/sbx_bb779cd90bca5b85901cc03069b3e4a9
         commit      $HEAD
         agent       page

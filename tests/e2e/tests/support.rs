@@ -108,13 +108,7 @@ impl World {
         self.env.run(&mut self.command(arguments))
     }
 
-    /// Runs the program with `--json`, and gives its one document.
-    #[track_caller]
-    pub(crate) fn document(&self, arguments: &[&str]) -> Value {
-        document(&self.run(&with_json(arguments)))
-    }
-
-    /// The same, where it has to succeed.
+    /// Runs the program with `--json`, and gives its one document; it has to succeed.
     #[track_caller]
     pub(crate) fn done(&self, arguments: &[&str]) -> Value {
         let output = self.run(&with_json(arguments));
