@@ -39,6 +39,14 @@ pub(crate) enum Command {
     Open(OpenArgs),
     /// Finish what was interrupted, and make the ledger and the providers agree
     Reconcile(ReconcileArgs),
+    /// Show what happened, event by event
+    Events(EventsArgs),
+    /// Show a session's operations, with their steps
+    Ops(OpsArgs),
+    /// Show what admins did to others' sessions (admins)
+    Audit(AuditArgs),
+    /// Count how operations went, over a window that ends now
+    Stats(StatsArgs),
     /// Show what is configured, and where each value comes from
     #[command(after_help = "Examples:\n  alpine config\n  alpine config --json")]
     Config,
@@ -239,6 +247,70 @@ pub(crate) struct OpenArgs {
     /// The same as --print
     #[arg(long)]
     pub(crate) no_browser: bool,
+}
+
+/// The flags of `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine events
+  alpine events --follow --session ses_4f2a
+  alpine events --follow --after 1207 --json
+
+The number of an event is a cursor: --after it gives what came later, once each. A `gap` says which events are no longer
+kept. You see the events of your sessions; an admin sees all.")]
+pub(crate) struct EventsArgs {
+    /// Go on with what happens next
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what came after the event of that number
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) after: Option<u64>,
+    /// Only one session's: its id, the start of it, or its name
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) session: Option<String>,
+}
+
+/// The flags of `ops`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine ops ses_4f2a
+  alpine ops my-session --json")]
+pub(crate) struct OpsArgs {
+    /// The session: its id, the start of it, or its name
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+}
+
+/// The flags of `audit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ALPINE_ADMIN=1 alpine audit
+  ALPINE_ADMIN=1 alpine audit --limit 1000 --json")]
+pub(crate) struct AuditArgs {
+    /// The most records to show, newest first [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+}
+
+/// The flags of `stats`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine stats
+  alpine stats --since 24h --json
+  ALPINE_ADMIN=1 alpine stats --all-owners --prometheus > /var/lib/node_exporter/alpine.prom
+
+Operations count that were admitted in the window. A success rate is of those that have ended; a session that was
+interrupted counts the time until it was ready after all.")]
+pub(crate) struct StatsArgs {
+    /// How long the window is [default: 7d]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub(crate) since: Option<String>,
+    /// As text for Prometheus' textfile collector
+    #[arg(long)]
+    pub(crate) prometheus: bool,
+    /// Everybody's sessions (admins only)
+    #[arg(long)]
+    pub(crate) all_owners: bool,
 }
 
 /// The flags of `completions`.

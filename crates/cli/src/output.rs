@@ -5,9 +5,12 @@ use crate::view::FailureDocument;
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{Redactor, StreamRedactor};
 use comfy_table::{ContentArrangement, Table};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 /// Where results, news and failures go, and in which form.
 #[derive(Clone, Debug)]
@@ -68,6 +71,16 @@ impl Output {
     /// A result byte for byte, for example a script.
     pub(crate) fn raw(&self, bytes: &[u8]) {
         write(Stream::Stdout, bytes);
+    }
+
+    /// A line of a stream: JSON, or its form for people. Whether somebody still reads it.
+    pub(crate) fn line<T: Serialize>(&self, document: &T, told: impl FnOnce() -> String) -> bool {
+        let line = if self.json {
+            serde_json::to_string(document).unwrap_or_default()
+        } else {
+            told()
+        };
+        write(Stream::Stdout, format!("{line}\n").as_bytes())
     }
 
     /// News, for people.
@@ -182,6 +195,24 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
         Stream::Stderr => io::stderr().lock().write_all(bytes),
     };
     written.is_ok()
+}
+
+/// Waits for a while, unless the reader of standard output has gone. Whether somebody still reads it.
+pub(crate) fn wait_while_read(span: Duration) -> bool {
+    let stdout = io::stdout();
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let until = Timespec {
+        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: span.subsec_nanos().into(),
+    };
+    match poll(&mut watched, Some(&until)) {
+        Ok(gone) => gone == 0,
+        Err(Errno::INTR) => true,
+        Err(_) => {
+            std::thread::sleep(span);
+            true
+        }
+    }
 }
 
 /// Writes a log to standard output as it comes, in the form that its reader wants.

@@ -95,6 +95,10 @@ fn run(work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
         Command::Exec(args) => commands::exec::run(&work, args),
         Command::Logs(args) => commands::logs::run(&work, &args),
         Command::Open(args) => commands::open::run(&work, &args),
+        Command::Events(args) => commands::events::run(&work, &args),
+        Command::Ops(args) => commands::ops::run(&work, &args),
+        Command::Audit(args) => commands::audit::run(&work, &args),
+        Command::Stats(args) => commands::stats::run(&work, &args),
         Command::Config => commands::config::run(&work),
         Command::Completions(args) => commands::completions::run(&work, &args),
     }

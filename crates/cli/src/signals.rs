@@ -22,6 +22,14 @@ pub(crate) fn interrupt() -> Result<Interrupt, Failure> {
     Ok(Interrupt::new(wished))
 }
 
+/// The first signal ends the program at once, with the status that tells of it: nothing is left half done.
+///
+/// # Errors
+/// As `interrupt`.
+pub(crate) fn end() -> Result<(), Failure> {
+    listen(|signal| std::process::exit(signal.exit_code().into()))
+}
+
 /// Every signal goes to the other end.
 ///
 /// # Errors

@@ -1,9 +1,17 @@
 //! The documents of `--json`: field by field as the contract has them.
 
+mod audit;
+mod events;
+mod ops;
 mod reconcile;
+mod stats;
 mod status;
 
+pub(crate) use audit::AuditDocument;
+pub(crate) use events::{EventDocument, GapDocument};
+pub(crate) use ops::{OpsDocument, state_name};
 pub(crate) use reconcile::ReconcileDocument;
+pub(crate) use stats::{Outcomes, StatsDocument};
 pub(crate) use status::{ObservedDocument, StatusDocument};
 
 use alpine_ledger::{SessionSummary, State};

@@ -182,7 +182,7 @@ impl TransitionDocument {
 }
 
 impl ErrorDocument {
-    fn new(record: &ErrorRecord, redactor: &Redactor) -> Self {
+    pub(super) fn new(record: &ErrorRecord, redactor: &Redactor) -> Self {
         Self {
             error_code: record.error_code.clone(),
             cause: redactor.redact(&record.cause),
