@@ -1,7 +1,7 @@
 //! Admission: the ledger's answer to a request, decided and recorded in one transaction.
 
 use crate::session::Changed;
-use crate::snapshot::RequestRow;
+use crate::snapshot::{IMPORTED, RequestRow};
 use crate::tables::{Key, REQUESTS, SESSION_OPERATIONS, TRANSITIONS};
 use crate::{
     Action, ErrorRecord, LeaseRecord, LeaseToken, LedgerError, Liveness, NewSession, OperationId,
@@ -78,10 +78,10 @@ impl Tx<'_> {
         let Some(row) = self.request_row(&new.owner, &new.client_request_id)? else {
             return self.admit_new(new, fingerprint, sandbox_id, actor);
         };
-        if row.fingerprint != fingerprint {
+        let session = self.known_session(&row.session_id)?;
+        if !is_same(&row, &session, new, fingerprint) {
             return Ok(Admission::Conflict(Conflict::OtherRequest(row.session_id)));
         }
-        let session = self.known_session(&row.session_id)?;
         match session.state {
             State::Stopping
             | State::Persisting
@@ -338,5 +338,15 @@ impl Tx<'_> {
             agent_started: false,
             unknown: serde_json::Map::new(),
         }
+    }
+}
+
+/// Whether a request is the one that was recorded. Of one that was imported only the repository and the branch
+/// are known.
+fn is_same(row: &RequestRow, session: &SessionRecord, new: &NewSession, fingerprint: &str) -> bool {
+    if row.fingerprint == IMPORTED {
+        session.new.repo_url == new.repo_url && session.new.branch == new.branch
+    } else {
+        row.fingerprint == fingerprint
     }
 }

@@ -12,11 +12,22 @@ use std::time::{Duration, Instant};
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(8));
 
+/// How long a reader waits for a writer that is writing the header.
+const HEADER_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Where redb's header ends, at the latest.
+const HEADER_END: u64 = 4096;
+
 /// A file whose locks are tried until a deadline.
+///
+/// A reader does without the header's lock when its holder keeps it for longer than any write of the header takes: that
+/// process is stopped, and so is what it writes. The header's own checksums, and those of every value, tell a reader that
+/// was overtaken after all.
 #[derive(Debug)]
 pub(crate) struct PatientFile {
     file: FileBackend,
     patience: Duration,
+    reads_only: bool,
 }
 
 impl PatientFile {
@@ -24,7 +35,16 @@ impl PatientFile {
         Ok(Self {
             file: FileBackend::new(file)?,
             patience,
+            reads_only: false,
         })
+    }
+
+    /// The same, for a handle that only reads.
+    pub(crate) fn reads_only(self) -> Self {
+        Self {
+            reads_only: true,
+            ..self
+        }
     }
 
     fn acquire(
@@ -62,6 +82,13 @@ pub(crate) fn wait_until<E>(
         thread::sleep(jittered(pause).min(left));
         pause = (pause * 2).min(PAUSES.1);
     }
+}
+
+/// Whether a range is the header's, and not one of the bytes behind every file's end that only stand for something.
+fn is_header(start: Bound<u64>, end: Bound<u64>) -> bool {
+    let from_start = matches!(start, Bound::Unbounded | Bound::Included(0));
+    let short = matches!(end, Bound::Included(end) | Bound::Excluded(end) if end <= HEADER_END);
+    from_start && short
 }
 
 /// Between half of the pause and all of it, so that processes that were woken together part.
@@ -112,6 +139,12 @@ impl StorageBackend for PatientFile {
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        if self.reads_only && is_header(start, end) {
+            wait_until(HEADER_PATIENCE, || {
+                self.file.try_lock_shared_range(start, end)
+            })?;
+            return Ok(());
+        }
         self.acquire(|| self.file.try_lock_shared_range(start, end))
     }
 

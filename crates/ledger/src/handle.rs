@@ -186,7 +186,7 @@ fn backend(site: &Site, file: File) -> Result<(PatientFile, (u64, u64)), LedgerE
     Ok((backend, file::identity(&metadata)))
 }
 
-fn open_writer(site: &Site) -> Result<Open, LedgerError> {
+pub(crate) fn open_writer(site: &Site) -> Result<Open, LedgerError> {
     let file = file::open(site, Access::Write)?
         .ok_or_else(|| site.unavailable("it was removed since it was opened", None))?;
     let (backend, file) = backend(site, file)?;
@@ -203,7 +203,7 @@ pub(crate) fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
         };
         let (backend, file) = backend(site, file)?;
         let opened = guard(site, || {
-            match store::builder().open_read_only_with_backend(backend) {
+            match store::builder().open_read_only_with_backend(backend.reads_only()) {
                 Ok(database) => Ok(Some(database)),
                 Err(redb::DatabaseError::RepairAborted) => Ok(None),
                 Err(error) => Err(error.into()),

@@ -1,12 +1,12 @@
 //! Opening a ledger, and its transactions.
 
 use crate::file::{self, Access};
-use crate::handle::{Open, Reader, Writers, lock, open_reader};
+use crate::handle::{Reader, Turn, Writers, lock, open_reader};
 use crate::site::Site;
 use crate::store::{Store, guard};
 use crate::tables::{META, SCHEMA};
 use crate::{LedgerError, Options, Snapshot, Tx, create};
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, WriteTransaction};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -77,6 +77,10 @@ impl Ledger {
         self.shared.id.get().map_or("", String::as_str)
     }
 
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.site.options
+    }
+
     /// How many write transactions this handle has committed.
     #[must_use]
     pub fn commits(&self) -> u64 {
@@ -99,7 +103,8 @@ impl Ledger {
                 .unavailable("it was opened only to be read", None));
         }
         let mut turn = shared.writers.take(&shared.site)?;
-        let result = turn.open().and_then(|open| transact(shared, open, f));
+        let result =
+            begin(shared, &mut turn).and_then(|transaction| transact(shared, transaction, f));
         match &result {
             Ok(_) => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -140,17 +145,31 @@ impl Ledger {
     }
 }
 
-/// One write transaction, from the writer's lock to the commit.
+/// How often a file is opened again that was replaced meanwhile, as by a compaction.
+const REPLACED: usize = 3;
+
+/// Takes the writer's lock of the file that has the ledger's name now.
+fn begin(shared: &Shared, turn: &mut Turn<'_>) -> Result<WriteTransaction, LedgerError> {
+    let site = &shared.site;
+    for _ in 0..REPLACED {
+        let open = turn.open()?;
+        let transaction = guard(site, || Ok(open.database.begin_write()?))?;
+        if file::is_current(site, open.file) {
+            return Ok(transaction);
+        }
+        drop(transaction);
+        turn.close();
+    }
+    Err(site.unavailable("it was replaced whenever it was opened", None))
+}
+
+/// One write transaction, once it has the writer's lock.
 fn transact<T>(
     shared: &Shared,
-    open: &Open,
+    transaction: WriteTransaction,
     f: impl FnOnce(&mut Tx<'_>) -> Result<T, LedgerError>,
 ) -> Result<T, LedgerError> {
     let site = &shared.site;
-    let transaction = guard(site, || Ok(open.database.begin_write()?))?;
-    if !file::is_current(site, open.file) {
-        return Err(site.unavailable("it was removed or replaced since it was opened", None));
-    }
     let store = Store::writing(site, &transaction);
     shared.identify(&store)?;
     let schema: u64 = store

@@ -75,7 +75,8 @@ impl Tx<'_> {
     }
 }
 
-fn is_pending(session: &SessionRecord) -> bool {
+/// Whether its sandbox is still to be destroyed.
+pub(crate) fn is_pending(session: &SessionRecord) -> bool {
     session.destroy_pending && session.state.is_terminal()
 }
 

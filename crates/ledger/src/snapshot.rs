@@ -19,6 +19,9 @@ pub struct Snapshot<'a> {
     pub(crate) store: Store<'a>,
 }
 
+/// The fingerprint of a request that was imported from the predecessor, which knew other parts of it.
+pub(crate) const IMPORTED: &str = "imported";
+
 /// What was asked for under a client request id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RequestRow {

@@ -94,7 +94,8 @@ enum Source<'a> {
 
 type Bytes = &'static [u8];
 
-enum Rows<'a> {
+/// One table of a transaction.
+pub(crate) enum Rows<'a> {
     Read(ReadOnlyTable<Bytes, Bytes>),
     Write(Table<'a, Bytes, Bytes>),
 }
@@ -107,7 +108,7 @@ impl Rows<'_> {
         }
     }
 
-    fn range(
+    pub(crate) fn range(
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
@@ -150,7 +151,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    fn rows(&self, table: &'static str) -> Result<Option<Rows<'a>>, redb::Error> {
+    pub(crate) fn rows(&self, table: &'static str) -> Result<Option<Rows<'a>>, redb::Error> {
         let definition = TableDefinition::<Bytes, Bytes>::new(table);
         Ok(match self.source {
             Source::Empty => None,
@@ -285,7 +286,7 @@ impl<'a> Store<'a> {
         self.change(table, |rows| rows.remove(key).map(drop))
     }
 
-    fn change(
+    pub(crate) fn change(
         &self,
         table: &'static str,
         change: impl FnOnce(&mut Table<'a, Bytes, Bytes>) -> Result<(), redb::StorageError>,

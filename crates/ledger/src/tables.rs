@@ -6,7 +6,8 @@
 /// The version of the tables; a newer one is read but not written.
 pub(crate) const SCHEMA: u64 = 1;
 
-/// What is true of the ledger itself: `id`, `schema`, `created_at`.
+/// What is true of the ledger itself: `id`, `schema`, `created_at`; once it applies, `trimmed` (the last event
+/// that is no longer kept) and `imported` (what was imported into it).
 pub(crate) const META: &str = "meta";
 /// session → record.
 pub(crate) const SESSIONS: &str = "sessions";

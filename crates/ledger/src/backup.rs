@@ -1,0 +1,118 @@
+//! Copies of the file: as a backup that is whole by itself, and byte for byte.
+
+use crate::error::from_io;
+use crate::file::{self, Access};
+use crate::fresh::Fresh;
+use crate::handle::open_writer;
+use crate::site::Site;
+use crate::store::{Store, guard};
+use crate::{Ledger, LedgerError};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Its file.
+    pub path: PathBuf,
+    /// How many rows it has.
+    pub rows: u64,
+    /// How long the file is.
+    pub bytes: u64,
+}
+
+impl Ledger {
+    /// Writes a copy of all that is recorded to a new file, under the writer's lock: everything before, nothing
+    /// after. Every row is checked on the way; a file that is there is never overwritten.
+    ///
+    /// # Errors
+    /// `Corrupt` for a row that is not sound; `Unavailable` when the file is there or can't be written.
+    pub fn backup(&self, to: &Path) -> Result<Saved, LedgerError> {
+        let place = Site::new(to, self.options().clone())?;
+        let fresh = Fresh::begin_anywhere(&place)?;
+        if fresh.is_taken()? {
+            return Err(place.unavailable("there is a file of that name already", None));
+        }
+        let (rows, _) = self.write(|tx| fresh.fill(|into| tx.store.copy_to(into)))?;
+        fresh.place()?;
+        let bytes = std::fs::metadata(&place.path).map_err(|error| from_io(&place, error))?;
+        Ok(Saved {
+            path: place.path,
+            rows,
+            bytes: bytes.len(),
+        })
+    }
+}
+
+/// Copies the file of a ledger, damaged or not, to a new file in its directory. No other process writes
+/// meanwhile: where the file can't be opened to take the writer's lock, nobody else can open it either.
+pub(crate) fn byte_copy(site: &Site, to: &Site) -> Result<(), LedgerError> {
+    let fresh = Fresh::begin(to)?;
+    let mut copy = fresh.file()?;
+    copy_bytes(site, &mut copy)?;
+    fresh.place()
+}
+
+/// The same without a name: it is gone when it is closed.
+pub(crate) fn scratch_copy(site: &Site) -> Result<File, LedgerError> {
+    let mut name = site.path.clone().into_os_string();
+    name.push(".check");
+    let to = Site::new(Path::new(&name), site.options.clone())?;
+    let fresh = Fresh::begin(&to)?;
+    let mut copy = fresh.file()?;
+    copy_bytes(site, &mut copy)?;
+    Ok(copy)
+}
+
+fn copy_bytes(site: &Site, to: &mut File) -> Result<(), LedgerError> {
+    let lock = open_writer(site)
+        .and_then(|open| guard(site, || Ok((open.database.begin_write()?, open.database))));
+    if let Err(error @ (LedgerError::Busy { .. } | LedgerError::Unavailable { .. })) = lock {
+        return Err(error);
+    }
+    let mut from =
+        file::open(site, Access::Read)?.ok_or_else(|| site.unavailable("it was removed", None))?;
+    let copied = from
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| io::copy(&mut from, to))
+        .and_then(|_| to.sync_all());
+    // Ending the lock can write; over a damaged file redb may panic.
+    drop(guard(site, || {
+        drop(lock);
+        Ok(())
+    }));
+    copied.map_err(|error| from_io(site, error))
+}
+
+/// Copies the rows of a ledger into a new file, which takes its place. The writer's lock is held until it has,
+/// so that whoever waits for it then finds the new file. `f` says whether it made one.
+pub(crate) fn rewrite<T>(
+    site: &Site,
+    f: impl FnOnce(&Store<'_>, &Fresh<'_>) -> Result<(T, bool), LedgerError>,
+) -> Result<T, LedgerError> {
+    let fresh = Fresh::begin(site)?;
+    let open = open_writer(site)?;
+    let transaction = guard(site, || Ok(open.database.begin_write()?))?;
+    if !file::is_current(site, open.file) {
+        return Err(site.unavailable("it was replaced meanwhile", None));
+    }
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        f(&Store::writing(site, &transaction), &fresh)
+    }))
+    .unwrap_or_else(|_| Err(site.corrupt("reading it failed")))
+    .and_then(|(value, made)| {
+        if made {
+            fresh.replace()?;
+        }
+        Ok(value)
+    });
+    // Ending the lock can write; over a damaged file redb may panic.
+    drop(guard(site, || {
+        drop(transaction);
+        drop(open.database);
+        Ok(())
+    }));
+    result
+}

@@ -1,0 +1,250 @@
+//! A ledger from a file: an export, or the predecessor's `sessions.json`. It is made whole, then takes its name.
+
+use crate::error::from_io;
+use crate::export::{FORMAT, Head, Line, Trailer};
+use crate::file::{self, Access};
+use crate::fresh::Fresh;
+use crate::rows::{self, KEPT};
+use crate::site::Site;
+use crate::store::Store;
+use crate::tables::{
+    AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
+};
+use crate::{LeaseRecord, LedgerError, Options, backup, create, index, predecessor};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Takes secrets out of free text that others wrote.
+pub type Redact<'r> = &'r dyn Fn(&str) -> String;
+
+/// What became of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Imported {
+    /// It is the ledger now.
+    Done {
+        /// How many sessions it holds.
+        sessions: u64,
+        /// Where the predecessor's file is now, if it stood where the ledger stands.
+        moved: Option<PathBuf>,
+    },
+    /// The same file was imported before: nothing was changed.
+    Again {
+        /// How many sessions it held.
+        sessions: u64,
+    },
+    /// The ledger holds something else: nothing was changed.
+    Taken,
+    /// The file is neither, or is damaged: nothing was changed.
+    Refused {
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// How far the fences of an export are raised: holders that were at work when it was written, or later, are
+/// behind it, and providers take the next holder's.
+pub(crate) const FENCES: u64 = 1_000_000;
+
+/// What the ledger remembers of an import.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Source {
+    blake3: String,
+    sessions: u64,
+}
+
+/// What a file turned out to be.
+enum Content {
+    Export(Head, Vec<Line>),
+    Predecessor(predecessor::Document),
+}
+
+/// Makes a ledger at `path` of the file `from`. One that is there already must be empty.
+///
+/// # Errors
+/// When a file can't be read or written, or when the ledger at `path` can't be used.
+pub fn import(
+    path: &Path,
+    options: Options,
+    from: &Path,
+    redact: Redact<'_>,
+) -> Result<Imported, LedgerError> {
+    let site = Site::new(path, options)?;
+    file::open_dir(&site)?;
+    let source = Site::new(from, site.options.clone())?;
+    let (text, in_place) = read(&source, &site)?;
+    let content = match content(&text) {
+        Ok(content) => content,
+        Err(what) => return Ok(Imported::Refused { what }),
+    };
+    let blake3 = blake3::hash(&text).to_hex().to_string();
+    let fill = |fresh: &Fresh<'_>| {
+        fresh.fill(|store| {
+            let sessions = match &content {
+                Content::Export(head, lines) => copy_lines(store, head, lines)?,
+                Content::Predecessor(document) => {
+                    create::own_facts(store, &create::new_id(&site)?)?;
+                    document.write(store, redact)?
+                }
+            };
+            let source = Source {
+                blake3: blake3.clone(),
+                sessions,
+            };
+            store.put(META, b"imported", &source)?;
+            index::rebuild(store)?;
+            Ok(sessions)
+        })
+    };
+    if in_place {
+        return replace_source(&site, fill);
+    }
+    if file::open(&site, Access::Write)?.is_none() {
+        let fresh = Fresh::begin(&site)?;
+        if fresh.is_taken()? {
+            return Err(site.unavailable("it was made meanwhile", None));
+        }
+        let sessions = fill(&fresh)?;
+        fresh.place()?;
+        return Ok(Imported::Done {
+            sessions,
+            moved: None,
+        });
+    }
+    backup::rewrite(&site, |store, fresh| {
+        if let Some(known) = store.get::<Source>(META, b"imported")?
+            && known.blake3 == blake3
+        {
+            let sessions = known.sessions;
+            return Ok((Imported::Again { sessions }, false));
+        }
+        for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
+            if !store.is_empty(table)? {
+                return Ok((Imported::Taken, false));
+            }
+        }
+        let sessions = fill(fresh)?;
+        let moved = None;
+        Ok((Imported::Done { sessions, moved }, true))
+    })
+}
+
+/// The bytes of the source, and whether it stands where the ledger should.
+fn read(source: &Site, site: &Site) -> Result<(Vec<u8>, bool), LedgerError> {
+    let mut text = Vec::new();
+    let failed = |error| from_io(source, error);
+    let mut file = File::open(&source.path).map_err(failed)?;
+    let here = file.metadata().map_err(failed)?;
+    if !here.is_file() {
+        return Err(source.unavailable("it is not a regular file", None));
+    }
+    file.read_to_end(&mut text).map_err(failed)?;
+    let in_place = fs::symlink_metadata(&site.path)
+        .is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()));
+    Ok((text, in_place))
+}
+
+/// What the file is, as far as it is whole.
+fn content(text: &[u8]) -> Result<Content, String> {
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match serde_json::from_slice::<Head>(first) {
+        Ok(head) if head.export == FORMAT => lines(head, text),
+        Ok(_) | Err(_) => predecessor::Document::parse(text).map(Content::Predecessor),
+    }
+}
+
+fn lines(head: Head, text: &[u8]) -> Result<Content, String> {
+    let cut = || "the export was cut short: its last line is missing".to_owned();
+    if head.schema > SCHEMA {
+        return Err(format!(
+            "a newer version wrote the export (schema {})",
+            head.schema
+        ));
+    }
+    let body = text.strip_suffix(b"\n").ok_or_else(cut)?;
+    let start = body
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .ok_or_else(cut)?
+        + 1;
+    let trailer: Trailer = serde_json::from_slice(&body[start..]).map_err(|_| cut())?;
+    if trailer.blake3 != blake3::hash(&text[..start]).to_hex().as_str() {
+        return Err("the export does not match its digest: it was changed or damaged".to_owned());
+    }
+    let mut lines = Vec::new();
+    for (index, line) in text[..start - 1]
+        .split(|byte| *byte == b'\n')
+        .enumerate()
+        .skip(1)
+    {
+        let wrong = |what: String| format!("line {} of the export: {what}", index + 1);
+        let line: Line = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
+        let json = line.value.to_string();
+        rows::well_formed(&line.table, json.as_bytes()).map_err(wrong)?;
+        lines.push(line);
+    }
+    if lines.len() as u64 != trailer.rows {
+        return Err(cut());
+    }
+    Ok(Content::Export(head, lines))
+}
+
+fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, LedgerError> {
+    create::own_facts(store, &head.ledger_id)?;
+    let mut sessions = 0;
+    for line in lines {
+        let wrong = || {
+            let table = &line.table;
+            store
+                .site
+                .incompatible(format!("the export has an unknown row of `{table}`"))
+        };
+        let table = KEPT
+            .into_iter()
+            .find(|known| *known == line.table)
+            .ok_or_else(wrong)?;
+        let key = rows::key(table, &line.key).ok_or_else(wrong)?;
+        sessions += u64::from(table == SESSIONS);
+        if table == LEASES {
+            let mut lease: LeaseRecord = serde_json::from_value(line.value.clone())
+                .map_err(|error| store.site.incompatible(error.to_string()))?;
+            lease.fence = lease.fence.saturating_add(FENCES);
+            lease.holder = None;
+            store.put(table, key.as_bytes(), &lease)?;
+        } else {
+            store.put(table, key.as_bytes(), &line.value)?;
+        }
+    }
+    Ok(sessions)
+}
+
+/// Puts the ledger where its source stood, which keeps its bytes under another name.
+fn replace_source(
+    site: &Site,
+    fill: impl FnOnce(&Fresh<'_>) -> Result<u64, LedgerError>,
+) -> Result<Imported, LedgerError> {
+    let fresh = Fresh::begin(site)?;
+    let sessions = fill(&fresh)?;
+    let mut name = site.path.clone().into_os_string();
+    name.push(".predecessor");
+    let moved = PathBuf::from(name);
+    let failed = |error| from_io(site, error);
+    match fs::hard_link(&site.path, &moved) {
+        // An import that was interrupted here had made it.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let (old, new) = (fs::metadata(&site.path), fs::metadata(&moved));
+            let (old, new) = (old.map_err(failed)?, new.map_err(failed)?);
+            if file::identity(&old) != file::identity(&new) {
+                let reason = format!("`{}` is there already", moved.display());
+                return Err(site.unavailable(reason, None));
+            }
+        }
+        result => result.map_err(failed)?,
+    }
+    fresh.replace()?;
+    Ok(Imported::Done {
+        sessions,
+        moved: Some(moved),
+    })
+}

@@ -1,0 +1,420 @@
+//! One session of the predecessor's, as the rows of a ledger.
+
+use super::document::{Document, Object, Operation, Session};
+use crate::import::Redact;
+use crate::snapshot::{IMPORTED, RequestRow};
+use crate::{
+    Action, ErrorRecord, LeaseRecord, NewSession, OperationId, OperationRecord, OperationState,
+    PersistAttempt, SessionId, SessionRecord, State, Timestamp, TransitionRecord,
+};
+use serde_json::Value;
+use std::collections::VecDeque;
+
+/// The rows of one session.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) session: SessionRecord,
+    pub(super) operations: Vec<OperationRecord>,
+    pub(super) transitions: Vec<TransitionRecord>,
+    pub(super) lease: LeaseRecord,
+    /// The payload of its durable object.
+    pub(super) attempt: Option<PersistAttempt>,
+    /// The client request ids that made it.
+    pub(super) requests: Vec<String>,
+    pub(super) request: RequestRow,
+}
+
+/// Where a session from before ends. Its sandbox is not here: what was stored stays stored, all else failed.
+fn ending(state: State, stored: bool) -> State {
+    match state {
+        State::Stopped => State::Stopped,
+        State::Ready
+        | State::Stopping
+        | State::Persisting
+        | State::StoppedUnpersisted
+        | State::PersistFailed
+        | State::CloseFailed
+            if stored =>
+        {
+            State::Stopped
+        }
+        State::Requested
+        | State::Provisioning
+        | State::RepoSyncing
+        | State::Installing
+        | State::Ready
+        | State::Failing
+        | State::Stopping
+        | State::Persisting
+        | State::StoppedUnpersisted
+        | State::PersistFailed
+        | State::CloseFailed
+        | State::CleanupFailed
+        | State::Failed => State::Failed,
+    }
+}
+
+/// The shortest way along the table's edges, without its start; it never says that a session was `ready`.
+fn way(from: State, to: State) -> Vec<State> {
+    let mut ways = VecDeque::from([vec![from]]);
+    let mut seen = vec![from];
+    while let Some(way) = ways.pop_front() {
+        let last = way.last().copied().unwrap_or(from);
+        if last == to {
+            return way[1..].to_vec();
+        }
+        for next in last.successors() {
+            if *next != State::Ready && !seen.contains(next) {
+                seen.push(*next);
+                ways.push_back([way.as_slice(), &[*next]].concat());
+            }
+        }
+    }
+    Vec::new()
+}
+
+impl Rows {
+    pub(super) fn new(
+        document: &Document,
+        from: &Session,
+        now: Timestamp,
+        redact: Redact<'_>,
+    ) -> Self {
+        let session_id = SessionId::from_recorded(&from.session_id);
+        let object = document
+            .durable_objects
+            .get(&from.session_id)
+            .filter(|object| !object.durable_object_id.is_empty());
+        let before = State::parse(&from.state).unwrap_or(State::Failed);
+        let object_id = object
+            .map(|object| object.durable_object_id.clone())
+            .or_else(|| from.durable_object_id.clone().filter(|id| !id.is_empty()));
+        let after = ending(before, object_id.is_some());
+        let requests = requests(document, from);
+        let mut operations = operations(from, &session_id, now);
+        let first_up = operations
+            .iter()
+            .find(|operation| operation.action == Action::Up)
+            .or(operations.first())
+            .map_or_else(
+                || OperationId::derive(&session_id, "up", 0),
+                |operation| operation.operation_id.clone(),
+            );
+        let latest = operations
+            .last()
+            .map_or_else(|| first_up.clone(), |last| last.operation_id.clone());
+        let transitions = transitions(from, before, after, &latest, now, redact);
+        let last_error = (after == State::Failed)
+            .then(|| error(from, before, &latest, redact))
+            .or_else(|| {
+                from.last_error
+                    .as_ref()
+                    .map(|_| error(from, before, &latest, redact))
+            });
+        for operation in &mut operations {
+            if operation.state == OperationState::Failed {
+                operation.error.clone_from(&last_error);
+            }
+        }
+        let attempt = object.map(|object| attempt(object, from, now, redact));
+        let session = SessionRecord {
+            state: after,
+            operation_id: latest.clone(),
+            last_transition: last(&transitions, after, &latest, now),
+            last_error: last_error.filter(|_| after != State::Stopped),
+            persistence_verified: object_id.is_some()
+                && is_whole(object, from, object_id.as_deref()),
+            persist_generation: attempt.as_ref().map_or(0, |attempt| attempt.generation),
+            durable_object_id: object_id,
+            updated_at: if before == after {
+                updated(from, now)
+            } else {
+                now
+            },
+            ..record(from, &session_id, &requests, now, redact)
+        };
+        Self {
+            lease: LeaseRecord {
+                operation_id: latest,
+                fence: 1,
+                holder: None,
+                expires_at: now,
+                expires_boot_ms: 0,
+            },
+            request: RequestRow {
+                session_id,
+                operation_id: first_up,
+                fingerprint: IMPORTED.to_owned(),
+            },
+            session,
+            operations,
+            transitions,
+            attempt,
+            requests,
+        }
+    }
+}
+
+fn updated(from: &Session, now: Timestamp) -> Timestamp {
+    from.updated_at.0.or(from.started_at.0).unwrap_or(now)
+}
+
+fn last(
+    transitions: &[TransitionRecord],
+    state: State,
+    operation: &OperationId,
+    at: Timestamp,
+) -> TransitionRecord {
+    transitions
+        .last()
+        .cloned()
+        .unwrap_or_else(|| imported(state, operation, "", at))
+}
+
+/// A session's record as far as nothing is decided.
+fn record(
+    from: &Session,
+    id: &SessionId,
+    requests: &[String],
+    now: Timestamp,
+    redact: Redact<'_>,
+) -> SessionRecord {
+    let operation = OperationId::derive(id, "up", 0);
+    SessionRecord {
+        session_id: id.clone(),
+        new: NewSession {
+            owner: from.owner().to_owned(),
+            client_request_id: requests.first().cloned().unwrap_or_default(),
+            repo_url: redact(&from.repo_url),
+            branch: from.branch.clone(),
+            public: false,
+            provider: "local".to_owned(),
+            agent: "opencode".to_owned(),
+            name: None,
+            request: Value::Null,
+        },
+        state: State::Failed,
+        version: 1,
+        // Nothing was ever made under this id.
+        sandbox_id: format!("imported-{}", id.as_str()),
+        provider_version: None,
+        target_commit_sha: from.target_commit_sha.clone().filter(|sha| !sha.is_empty()),
+        workspace_path: None,
+        isolation: None,
+        opencode_url: None,
+        browser_opened: from.browser_opened,
+        warnings: Vec::new(),
+        started_at: from.started_at.0.unwrap_or_else(|| updated(from, now)),
+        ready_at: from.ready_at.0,
+        stopped_at: from.stopped_at.0,
+        persisted_at: from.persisted_at.0,
+        updated_at: now,
+        operation_id: operation.clone(),
+        last_transition: imported(State::Failed, &operation, "", now),
+        last_error: None,
+        durable_object_id: None,
+        persist_generation: 0,
+        persistence_verified: false,
+        history_truncated: from.history_truncated,
+        workspace_snapshot: None,
+        destroy_pending: false,
+        agent_started: false,
+        unknown: serde_json::Map::new(),
+    }
+}
+
+/// The client request ids of a session. One that has none gets one that nobody asks for.
+fn requests(document: &Document, from: &Session) -> Vec<String> {
+    let prefix = format!("up:{}:", from.owner());
+    let mut ids: Vec<String> = document
+        .idempotency
+        .iter()
+        .filter(|(_, request)| request.session_id == from.session_id)
+        .filter_map(|(key, _)| key.strip_prefix(&prefix).map(str::to_owned))
+        .collect();
+    if ids.is_empty() {
+        ids.push(format!("imported:{}", from.session_id));
+    }
+    ids
+}
+
+/// The operations, each once, all ended; at least one.
+fn operations(from: &Session, session: &SessionId, now: Timestamp) -> Vec<OperationRecord> {
+    let mut operations: Vec<OperationRecord> = Vec::new();
+    for known in &from.operation_history {
+        operations.retain(|other| other.operation_id.as_str() != known.operation_id);
+        operations.push(operation(from, session, known, now));
+    }
+    if operations.is_empty() {
+        let made = Operation {
+            operation_id: OperationId::derive(session, "up", 0).to_string(),
+            action: "up".to_owned(),
+            started_at: from.started_at,
+            completed_at: from.updated_at,
+            terminal_state: from.state.clone(),
+        };
+        operations.push(operation(from, session, &made, now));
+    }
+    let (mut ups, mut downs) = (0, 0);
+    for operation in &mut operations {
+        let n = match operation.action {
+            Action::Up => &mut ups,
+            Action::Down | Action::Reconcile => &mut downs,
+        };
+        operation.n = *n;
+        *n += 1;
+    }
+    operations
+}
+
+fn operation(
+    from: &Session,
+    session: &SessionId,
+    known: &Operation,
+    now: Timestamp,
+) -> OperationRecord {
+    let ended = State::parse(&known.terminal_state);
+    let well =
+        known.completed_at.0.is_some() && matches!(ended, Some(State::Ready | State::Stopped));
+    OperationRecord {
+        operation_id: OperationId::from_recorded(&known.operation_id),
+        session_id: session.clone(),
+        action: match known.action.as_str() {
+            "down" | "teardown" => Action::Down,
+            "reconcile" => Action::Reconcile,
+            _ => Action::Up,
+        },
+        n: 0,
+        state: if well {
+            OperationState::Succeeded
+        } else {
+            OperationState::Failed
+        },
+        actor: from.owner().to_owned(),
+        started_at: known.started_at.0.unwrap_or_else(|| updated(from, now)),
+        completed_at: Some(known.completed_at.0.unwrap_or(now)),
+        takeovers: 0,
+        steps: Vec::new(),
+        terminal_state: ended,
+        error: None,
+        result: None,
+        cancel_requested: false,
+        unknown: serde_json::Map::new(),
+    }
+}
+
+fn imported(state: State, operation: &OperationId, actor: &str, at: Timestamp) -> TransitionRecord {
+    TransitionRecord {
+        state,
+        timestamp: at,
+        actor: actor.to_owned(),
+        reason: "imported".to_owned(),
+        operation_id: operation.clone(),
+    }
+}
+
+/// What was recorded, and the way to the end.
+fn transitions(
+    from: &Session,
+    before: State,
+    after: State,
+    latest: &OperationId,
+    now: Timestamp,
+    redact: Redact<'_>,
+) -> Vec<TransitionRecord> {
+    let mut transitions: Vec<TransitionRecord> = Vec::new();
+    for known in &from.state_transitions {
+        let operation = if known.operation_id.is_empty() {
+            latest.clone()
+        } else {
+            OperationId::from_recorded(&known.operation_id)
+        };
+        transitions.push(TransitionRecord {
+            state: State::parse(&known.state).unwrap_or(before),
+            timestamp: known.timestamp.0.unwrap_or_else(|| updated(from, now)),
+            actor: known.actor.clone(),
+            reason: redact(&known.reason),
+            operation_id: operation,
+        });
+    }
+    if transitions.last().is_none_or(|last| last.state != before) {
+        transitions.push(imported(before, latest, from.owner(), updated(from, now)));
+    }
+    let rest = way(before, after);
+    transitions.extend(
+        rest.iter()
+            .map(|state| imported(*state, latest, from.owner(), now)),
+    );
+    transitions
+}
+
+/// What a repeat of the request answers: what was recorded, else that it came without its sandbox.
+fn error(
+    from: &Session,
+    before: State,
+    operation: &OperationId,
+    redact: Redact<'_>,
+) -> ErrorRecord {
+    let up = format!(
+        "alpine up {} --branch {}",
+        redact(&from.repo_url),
+        from.branch
+    );
+    match from
+        .last_error
+        .as_ref()
+        .filter(|known| !known.error_code.is_empty())
+    {
+        Some(known) => ErrorRecord {
+            error_code: known.error_code.clone(),
+            cause: redact(&known.cause),
+            next_step: redact(&known.next_step),
+            retryable: known.retryable,
+            operation_id: Some(operation.clone()),
+            exit_code: 2,
+        },
+        None => ErrorRecord {
+            error_code: "ERR_INTERRUPTED".to_owned(),
+            cause: format!("it was imported as `{before}`, without a sandbox"),
+            next_step: up,
+            retryable: false,
+            operation_id: Some(operation.clone()),
+            exit_code: 1,
+        },
+    }
+}
+
+/// The payload of the durable object, which the predecessor kept in its file.
+fn attempt(object: &Object, from: &Session, now: Timestamp, redact: Redact<'_>) -> PersistAttempt {
+    let payload = match &object.payload {
+        Value::String(text) => text.clone(),
+        other @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::Array(_)
+        | Value::Object(_)) => other.to_string(),
+    };
+    let persisted_at = object.persisted_at.0.or(from.persisted_at.0).unwrap_or(now);
+    PersistAttempt {
+        generation: from.persist_attempt.as_u64().unwrap_or(1).max(1),
+        persisted_at,
+        payload: redact(&payload),
+        staged: None,
+    }
+}
+
+/// Whether the file has the durable object's payload, and it is this session's.
+fn is_whole(object: Option<&Object>, from: &Session, id: Option<&str>) -> bool {
+    let Some(object) = object.filter(|object| Some(object.durable_object_id.as_str()) == id) else {
+        return false;
+    };
+    let payload = match &object.payload {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        other @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::Array(_)
+        | Value::Object(_)) => other.clone(),
+    };
+    payload["session_id"].as_str() == Some(&from.session_id)
+}
