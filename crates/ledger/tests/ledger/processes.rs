@@ -361,6 +361,40 @@ fn a_stopped_writer_makes_writers_busy_and_readers_not() {
     );
 }
 
+/// A writer may be stopped anywhere, and most often in a commit: while it writes the header too.
+#[test]
+fn a_writer_stopped_in_its_commit_keeps_no_reader_waiting() {
+    let (_dir, path) = home();
+    let mut other = Other::start("append", &path);
+    other.says();
+    let mut seen = 0;
+    for round in 0..120u64 {
+        // Another part of a commit each time, wherever that falls on this machine.
+        std::thread::sleep(Duration::from_micros(300 + round * 37 % 1500));
+        other.signal(Signal::STOP);
+        let start = Instant::now();
+        let reader = Ledger::open_read(&path, Options::new()).unwrap();
+        let events = reader
+            .read(|snapshot| snapshot.events_after(seen, usize::MAX))
+            .unwrap();
+        let took = start.elapsed();
+        assert!(
+            took < Duration::from_secs(2),
+            "round {round}: a read took {took:?}"
+        );
+        let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+        assert_eq!(
+            seqs,
+            (seen + 1..=seen + seqs.len() as u64).collect::<Vec<u64>>(),
+            "round {round}"
+        );
+        seen += seqs.len() as u64;
+        other.signal(Signal::CONT);
+    }
+    assert!(seen > 0);
+    other.signal(Signal::KILL);
+}
+
 #[test]
 fn the_lease_of_a_killed_process_is_taken_over_at_once() {
     let (_dir, path) = home();
