@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const SECRET: &str = "hunter2hunter2hunter2";
+/// Where another process finds the ledger that it is to write.
+const WRITTEN: &str = "ALPINE_HISTORY_TEST_LEDGER";
 const HOUR: u64 = 60 * 60 * 1000;
 /// How long what has to happen is waited for, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -238,12 +240,11 @@ struct Following {
 
 impl Following {
     fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut command = command(directory, &["events", "--follow", "--json"]);
-        let mut child = command
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of(command(directory, &["events", "--follow", "--json"]).args(arguments))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (line, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -368,13 +369,13 @@ fn an_event_has_these_fields_and_is_one_line() {
     let first = ids(first.lines().next().unwrap()).replace(operation.as_str().unwrap(), "op_1");
     expect![[r#"{"schema_version":"v1","seq":1,"at":"2026-09-21T14:13:20.000Z","kind":"operation_started","session_id":"ses_1","operation_id":"op_1","state":"requested","actor":"tester","reason":"up","duration_ms":null}"#]].assert_eq(&first);
     expect![[r#"
-             1  2026-09-21T14:13:20.000Z  operation_started     ses_1  requested  up  by tester
-             2  2026-09-21T14:13:21.500Z  transition            ses_1  provisioning  test  (1.5 s)  by tester
-             3  2026-09-21T14:13:21.500Z  transition            ses_1  repo_syncing  test  (0.0 s)  by tester
-             4  2026-09-21T14:13:21.500Z  transition            ses_1  installing  test  (0.0 s)  by tester
-             5  2026-09-21T14:13:21.500Z  transition            ses_1  ready  all checks passed  (0.0 s)  by tester
-             6  2026-09-21T14:13:21.500Z  operation_finished    ses_1  ready  (1.5 s)  by tester
-             7  2026-09-21T14:13:21.500Z  note                  ses_1  ready  two lines
+        1       2026-09-21T14:13:20.000Z  operation_started     ses_1  requested  up  by tester
+        2       2026-09-21T14:13:21.500Z  transition            ses_1  provisioning  test  (1.5 s)  by tester
+        3       2026-09-21T14:13:21.500Z  transition            ses_1  repo_syncing  test  (0.0 s)  by tester
+        4       2026-09-21T14:13:21.500Z  transition            ses_1  installing  test  (0.0 s)  by tester
+        5       2026-09-21T14:13:21.500Z  transition            ses_1  ready  all checks passed  (0.0 s)  by tester
+        6       2026-09-21T14:13:21.500Z  operation_finished    ses_1  ready  (1.5 s)  by tester
+        7       2026-09-21T14:13:21.500Z  note                  ses_1  ready  two lines
     "#]].assert_eq(&ids(&text(&world.run(&["events"]))));
 }
 
@@ -454,6 +455,53 @@ fn following_gets_each_event_once_while_writers_come_and_go() {
     }
     let seen: Vec<Value> = (0..before + 200).map(|_| following.next()).collect();
     assert_eq!(numbers(&seen), (1..=before + 200).collect::<Vec<_>>());
+}
+
+/// What another process does: it writes one event after the other until it is killed.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the variable says that this is the other process"
+)]
+fn a_writer() {
+    let Some(path) = std::env::var_os(WRITTEN) else {
+        return;
+    };
+    let ledger = Ledger::open(Path::new(&path), Options::new()).unwrap();
+    loop {
+        let write = ledger.write(|tx| tx.append_event(None, None, "note", None));
+        write.unwrap();
+    }
+}
+
+#[test]
+fn following_goes_on_when_writers_are_killed() {
+    let world = World::new();
+    let ledger = world.path("home/ledger.redb");
+    let mut command = world.command(&["events", "--follow", "--json"]);
+    let mut following = Following::of(command.env("ALPINE_ADMIN", "1"));
+    let mut seen = 0;
+    for _ in 0..8 {
+        let mut writer = Command::new(std::env::current_exe().unwrap());
+        let mut writer = writer
+            .args(["--exact", "a_writer"])
+            .env(WRITTEN, &ledger)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..20 {
+            seen += 1;
+            assert_eq!(following.next()["seq"], seen);
+        }
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+    }
+    let last = world.event(None, "note", "the last one");
+    while seen < last {
+        seen += 1;
+        assert_eq!(following.next()["seq"], seen);
+    }
+    assert!(following.child.try_wait().unwrap().is_none());
 }
 
 #[test]

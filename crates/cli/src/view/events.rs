@@ -55,7 +55,7 @@ impl EventDocument {
 
     /// The same for people: one line, whatever is in it.
     pub(crate) fn told(&self) -> String {
-        let mut line = format!("{:>6}  {}  {:<20}", self.seq, self.at, self.kind);
+        let mut line = format!("{:<6}  {}  {:<20}", self.seq, self.at, self.kind);
         let parts = [
             self.session_id.clone(),
             self.state.map(str::to_owned),
@@ -83,7 +83,7 @@ impl GapDocument {
     /// The same for people.
     pub(crate) fn told(&self) -> String {
         format!(
-            "        events {} to {} are no longer kept",
+            "events {} to {} are no longer kept",
             self.gap.from, self.gap.to
         )
     }
