@@ -19,6 +19,7 @@ impl Engine {
         self.watch.tell(Progress::Waiting {
             operation_id: operation.to_string(),
         });
+        tracing::info!(session_id = %session, operation_id = %operation, "waiting for another process");
         let mut interrupt = self.interrupt.clone();
         loop {
             let (asked_session, asked) = (session.clone(), operation.clone());
