@@ -9,16 +9,17 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What every home is configured with: the fake provider, the built-in page, and no long pauses between tries.
-const CONFIG: &str =
-    "[provider]\ndefault = 'fake'\n[agent]\ndefault = 'page'\n[limits]\nbackoff = '5ms'\n";
+/// What every home is configured with: the fake provider, the built-in page, no long pauses between tries, and patience
+/// with a machine that has far more to do than it can.
+const CONFIG: &str = "[provider]\ndefault = 'fake'\n[agent]\ndefault = 'page'\n[ledger]\nlock_timeout = '60s'\n\
+    [limits]\nbackoff = '5ms'\n";
 
 /// The fields of every failure, in their order.
 const FAILURE: [&str; 7] = [
@@ -260,7 +261,14 @@ pub(crate) fn program() -> &'static Path {
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
-    streams: Option<[JoinHandle<String>; 2]>,
+    streams: [Stream; 2],
+}
+
+/// What a program has said on one of its streams.
+#[derive(Debug)]
+struct Stream {
+    said: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -275,7 +283,7 @@ impl Running {
         let stderr = read(child.stderr.take().expect("a pipe"));
         Self {
             child,
-            streams: Some([stdout, stderr]),
+            streams: [stdout, stderr],
         }
     }
 
@@ -303,6 +311,12 @@ impl Running {
         self.child.try_wait().expect("a child's status").is_some()
     }
 
+    /// Waits until it has said this on standard error.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, text: &str) {
+        wait_until(text, || self.streams[1].text().contains(text));
+    }
+
     /// Waits until it has ended.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Output {
@@ -311,11 +325,7 @@ impl Running {
             assert!(Instant::now() < until, "the program has not ended");
             thread::sleep(Duration::from_millis(2));
         }
-        let [stdout, stderr] = self
-            .streams
-            .take()
-            .expect("streams that nobody has waited for")
-            .map(|stream| stream.join().expect("a stream's text"));
+        let [stdout, stderr] = self.streams.each_mut().map(Stream::whole);
         Output {
             stdout,
             stderr,
@@ -332,13 +342,36 @@ impl Drop for Running {
     }
 }
 
-fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
+impl Stream {
+    fn text(&self) -> String {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// All of it, once its end has come.
+    fn whole(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("a stream's end");
+        }
+        self.text()
+    }
+}
+
+fn read(mut pipe: impl Read + Send + 'static) -> Stream {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let reader = thread::spawn(move || {
+        let mut piece = [0; 4096];
         // What came before an error is shown all the same.
-        let _read = pipe.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        while let Ok(length @ 1..) = pipe.read(&mut piece) {
+            let mut said = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            said.extend_from_slice(&piece[..length]);
+        }
+    });
+    Stream {
+        said,
+        reader: Some(reader),
+    }
 }
 
 /// The arguments with `--json`.

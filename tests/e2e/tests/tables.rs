@@ -1,9 +1,10 @@
 //! The contract's tables of `up` and `down`: a test for every row.
 
-use crate::support::{World, document, failed, text, wait_until, with_json};
+use crate::support::{Running, World, document, failed, text, wait_until, with_json};
 use alpine_ledger::SessionId;
 use alpine_provider_api::ErrorKind;
-use alpine_testkit::{Fault, KillPoint};
+use alpine_testkit::{Fault, KillPoint, json};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// The session of a request id.
@@ -22,21 +23,33 @@ fn killed_up(world: &World, id: &str, method: &str) -> String {
     session_of(id)
 }
 
+/// The program with these arguments, once it waits for another process.
+fn waiting(world: &World, arguments: &[&str]) -> Running {
+    let mut command = world.command(&with_json(arguments));
+    command.env("ALPINE_LOG", "info");
+    let running = Running::start(command);
+    running.wait_for("waiting for another process");
+    running
+}
+
 // `up`: "other repository, branch, provider or `--public`", "`ready`", and "`stopping` or anything after it" are tested
 // in `main_job`; "interrupted, timed out, or its process died" in `crash` and `processes`.
 
 #[test]
 fn up_waits_for_the_same_request_that_runs_elsewhere() {
     let world = World::new();
-    world.fake().fault("install", Fault::Delay { ms: 1500 }, 1);
+    world.fake().fault("install", Fault::Delay { ms: 100 }, 1);
     let first = world.start(&with_json(&world.up("twice")));
     world.wait_for_call("install");
+    first.signal(Signal::STOP);
     let mut impatient = world.up("twice");
     impatient.extend(["--timeout", "100ms"]);
     let failure = world.fails(&impatient, "ERR_OPERATION_CONFLICT", 2);
     assert_eq!(failure["retryable"], true, "{failure:#}");
-    let second = world.done(&world.up("twice"));
+    let second = waiting(&world, &world.up("twice"));
+    first.signal(Signal::CONT);
     let first = document(&first.wait());
+    let second = json(&second.wait());
     assert_eq!(first["reused"], false, "{first:#}");
     assert_eq!(second["reused"], true, "{second:#}");
     assert_eq!(failure["operation_id"], first["operation_id"]);
@@ -52,7 +65,7 @@ fn up_takes_over_what_timed_out() {
     let world = World::new();
     world.fake().fault("install", Fault::Hang, 1);
     let mut hurried = world.up("late");
-    hurried.extend(["--timeout", "400ms"]);
+    hurried.extend(["--timeout", "2s"]);
     let failure = world.fails(&hurried, "ERR_TIMEOUT", 2);
     assert_eq!(failure["retryable"], true, "{failure:#}");
     assert_eq!(world.state(&session_of("late")), "installing");
@@ -112,17 +125,16 @@ fn up_tells_a_failed_clean_up_again_until_down_has_mended_it() {
 fn down_waits_for_another_down_and_gives_its_outcome() {
     let world = World::new();
     let session = world.ready("raced");
-    world.fake().fault("capture", Fault::Delay { ms: 1500 }, 1);
+    world.fake().fault("capture", Fault::Delay { ms: 100 }, 1);
     let first = world.start(&["down", &session, "--json"]);
     world.wait_for_call("capture");
-    let failure = world.fails(
-        &["down", &session, "--timeout", "100ms"],
-        "ERR_OPERATION_CONFLICT",
-        2,
-    );
+    first.signal(Signal::STOP);
+    let impatient = ["down", &session, "--timeout", "100ms"];
+    let failure = world.fails(&impatient, "ERR_OPERATION_CONFLICT", 2);
     assert_eq!(failure["retryable"], true, "{failure:#}");
-    let second = world.done(&["down", &session]);
-    assert_eq!(document(&first.wait()), second);
+    let second = waiting(&world, &["down", &session]);
+    first.signal(Signal::CONT);
+    assert_eq!(document(&first.wait()), json(&second.wait()));
     assert_eq!(world.fake().count("persist"), 1);
     world.assert_nothing_left();
 }
@@ -131,19 +143,18 @@ fn down_waits_for_another_down_and_gives_its_outcome() {
 fn a_down_that_waits_fails_as_the_other_does() {
     let world = World::new();
     let session = world.ready("both-fail");
-    world.fake().fault("stop", Fault::Delay { ms: 700 }, 1);
+    world.fake().fault("stop", Fault::Delay { ms: 100 }, 1);
     world
         .fake()
         .fault("persist", Fault::Error(ErrorKind::Io), 1);
     let first = world.start(&["down", &session, "--json"]);
     world.wait_for_call("stop");
-    let second = world.fails(
-        &["down", &session],
-        "ERR_PERSISTENCE_VERIFICATION_FAILED",
-        2,
-    );
+    first.signal(Signal::STOP);
+    let second = waiting(&world, &["down", &session]);
+    first.signal(Signal::CONT);
     let first = failed(&first.wait(), "ERR_PERSISTENCE_VERIFICATION_FAILED", 2);
-    assert_eq!(first, second);
+    let second = second.wait();
+    assert_eq!((json(&second), second.code()), (first, Some(2)));
     world.done(&["down", &session, "--retry-persist"]);
 }
 
