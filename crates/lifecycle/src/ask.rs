@@ -5,8 +5,9 @@ use crate::engine::Engine;
 use crate::{DownFlags, DownPlan, DownRequest, ErrorCode, Failure, lookup, plan_down};
 use alpine_ledger::{
     Acquired, Action, AuditRecord, ErrorRecord, Grant, LeaseRecord, LedgerError, Liveness,
-    OperationRecord, OperationState, SessionId, SessionRecord, State, Tx,
+    OperationRecord, OperationState, SessionId, SessionRecord, State, Timestamp, Tx,
 };
+use alpine_provider_api::Redactor;
 
 /// What the ledger answered to a `down`.
 pub(crate) enum Answer {
@@ -33,6 +34,9 @@ impl Engine {
             if let Some(lease) = tx.lease(&session.session_id)?
                 && tx.holder_is_live(&lease) == Liveness::Live
             {
+                if request.cancel {
+                    audit(tx, &request, &session, &redactor, now)?;
+                }
                 return under_lease(tx, &request, &session, lease);
             }
             let discard = request
@@ -65,16 +69,7 @@ impl Engine {
             if !known.contains(&session.new.provider) {
                 return Ok(Answer::No(no_provider(&session)));
             }
-            if request.caller.principal != session.new.owner {
-                let reason = redactor.redact(request.reason.as_deref().unwrap_or_default());
-                tx.put_audit(&AuditRecord {
-                    actor: request.caller.principal.clone(),
-                    session_id: session.session_id.clone(),
-                    action: "down".to_owned(),
-                    reason,
-                    at: now,
-                })?;
-            }
+            audit(tx, &request, &session, &redactor, now)?;
             begin(
                 tx,
                 &request,
@@ -102,6 +97,26 @@ fn may_act(request: &DownRequest, session: &SessionRecord) -> Result<(), Failure
         .next(format!("alpine down {} --reason '…'", session.session_id)));
     }
     Ok(())
+}
+
+/// An admin's act on another's session leaves a record, in the transaction of the act.
+fn audit(
+    tx: &mut Tx<'_>,
+    request: &DownRequest,
+    session: &SessionRecord,
+    redactor: &Redactor,
+    at: Timestamp,
+) -> Result<(), LedgerError> {
+    if request.caller.principal == session.new.owner {
+        return Ok(());
+    }
+    tx.put_audit(&AuditRecord {
+        actor: request.caller.principal.clone(),
+        session_id: session.session_id.clone(),
+        action: "down".to_owned(),
+        reason: redactor.redact(request.reason.as_deref().unwrap_or_default()),
+        at,
+    })
 }
 
 /// Another process has the session.

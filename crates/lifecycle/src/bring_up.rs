@@ -24,7 +24,7 @@ impl Engine {
         }
         let revive = held.resumed && self.must_revive(held, &provider).await?;
         if held.session.state == State::Provisioning || revive {
-            self.provision(held, &provider, kept, request).await?;
+            self.provision(held, &provider, &kept, request).await?;
         }
         if held.session.state == State::RepoSyncing || revive {
             self.sync_repo(held, &provider, request).await?;
@@ -121,7 +121,7 @@ impl Engine {
         &self,
         held: &mut Held,
         provider: &Arc<dyn SandboxProvider>,
-        kept: Kept,
+        kept: &Kept,
         request: &UpRequest,
     ) -> Result<(), StepEnd> {
         let ask = ProvisionRequest {

@@ -24,6 +24,11 @@ impl Signal {
     }
 }
 
+/// The most characters of a provider's message, of a line of a log, and of all its last lines, that a failure repeats.
+const MOST_MESSAGE: usize = 4000;
+const MOST_LINE: usize = 300;
+const MOST_LINES: usize = 4000;
+
 /// A failure as the user sees it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
@@ -109,10 +114,10 @@ impl Failure {
     /// A provider's failure in a step.
     #[must_use]
     pub fn provider(code: ErrorCode, step: crate::Step, error: &ProviderError) -> Self {
-        let mut cause = format!("{step}: {}", error.message);
+        let mut cause = format!("{step}: {}", bounded(&error.message, MOST_MESSAGE));
         if !error.log_tail.is_empty() {
-            cause.push_str("; the last lines of the log:\n  ");
-            cause.push_str(&error.log_tail.join("\n  "));
+            cause.push_str("; the last lines of the log:");
+            cause.push_str(&last_lines(&error.log_tail));
         }
         let mut failure = Self::new(code, cause).next(error.hint.clone().unwrap_or_default());
         failure.retryable |= error.retry == Retry::Transient;
@@ -163,7 +168,7 @@ impl From<LedgerError> for Failure {
                 .next("run the same command again; if it stays busy, look at the processes named above"),
             LedgerError::OutcomeUnknown { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
                 .next("run the same command again: it finds out what was recorded"),
-            LedgerError::Corrupt { path, .. } => Self::new(ErrorCode::LedgerCorrupt, cause).next(backup(&path)),
+            LedgerError::Corrupt { .. } => Self::new(ErrorCode::LedgerCorrupt, cause).next("alpine ledger repair"),
             LedgerError::Predecessor { path } => {
                 let path = crate::caller::quoted(&path.to_string_lossy());
                 Self::new(ErrorCode::LedgerIncompatible, cause).next(format!("alpine ledger import {path}"))
@@ -183,4 +188,31 @@ fn backup(path: &std::path::Path) -> String {
     let quoted = crate::caller::quoted(&path.to_string_lossy());
     let copy = crate::caller::quoted(&format!("{}.backup", path.to_string_lossy()));
     format!("cp -p {quoted} {copy}")
+}
+
+/// The text on one line, without what could act on a terminal, and no longer than `most` characters.
+fn bounded(text: &str, most: usize) -> String {
+    let clean = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let mut short: String = text.chars().take(most).map(clean).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// The last lines that fit, each on a line of its own.
+fn last_lines(lines: &[String]) -> String {
+    let mut kept = Vec::new();
+    let mut length = 0;
+    for line in lines.iter().rev() {
+        let line = bounded(line.trim_end(), MOST_LINE);
+        length += line.chars().count();
+        if length > MOST_LINES {
+            break;
+        }
+        kept.push(line);
+    }
+    kept.iter()
+        .rev()
+        .fold(String::new(), |text, line| text + "\n  " + line)
 }

@@ -5,7 +5,7 @@ use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::payload::{MAX_PAYLOAD, Payload, compact};
-use crate::{ErrorCode, Failure, Step};
+use crate::{ErrorCode, Failure, Progress, Step};
 use alpine_ledger::{PersistAttempt, Receipt, State};
 use alpine_provider_api::*;
 use serde_json::Value;
@@ -129,7 +129,13 @@ impl Engine {
             .await
         {
             Ok(staged) => Ok(Some(staged)),
-            Err(end) if gone(&end) => Ok(None),
+            Err(end) if gone(&end) => {
+                let id = &held.session.session_id;
+                self.watch.tell(Progress::Warning(format!(
+                    "the workspace of session `{id}` is gone: only its record can be stored"
+                )));
+                Ok(None)
+            }
             Err(end) => Err(end),
         }
     }

@@ -1,6 +1,7 @@
 //! `up`: from a request to a session that is ready.
 
 use crate::call::StepEnd;
+use crate::caller::quoted;
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::{Caller, ErrorCode, Failure};
@@ -62,11 +63,13 @@ pub struct UpOutcome {
 }
 
 /// What is kept of a request beside what identifies it, so that another process can carry it on.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Kept {
     pub(crate) no_install: bool,
     pub(crate) allow_unsandboxed: bool,
+    /// The names of the agent's variables; their values are never kept.
+    pub(crate) env: Vec<String>,
 }
 
 impl Engine {
@@ -77,6 +80,7 @@ impl Engine {
     pub async fn up(&self, request: UpRequest) -> Result<UpOutcome, Failure> {
         self.providers.get(&request.provider)?;
         self.agent(&request.agent)?;
+        self.must_bring_variables(&request).await?;
         let limit = request.timeout.unwrap_or(self.limits.up);
         let deadline = Instant::now() + limit;
         loop {
@@ -97,6 +101,37 @@ impl Engine {
         }
     }
 
+    /// A request that carries an interrupted one on has to bring the variables that one had: their values are not kept.
+    async fn must_bring_variables(&self, request: &UpRequest) -> Result<(), Failure> {
+        let id = SessionId::derive(&request.caller.principal, &request.client_request_id);
+        let session = self.read(move |snapshot| snapshot.session(&id)).await?;
+        let carries_on = |session: &SessionRecord| {
+            use State::{Installing, Provisioning, RepoSyncing, Requested};
+            [Requested, Provisioning, RepoSyncing, Installing].contains(&session.state)
+        };
+        let Some(session) = session.filter(carries_on) else {
+            return Ok(());
+        };
+        let kept: Kept = serde_json::from_value(session.new.request).unwrap_or_default();
+        let missing: Vec<_> = kept
+            .env
+            .iter()
+            .filter(|name| !request.env.contains_key(*name))
+            .collect();
+        let Some(first) = missing.first() else {
+            return Ok(());
+        };
+        let cause = format!(
+            "this request was begun with a variable `{first}`, whose value is not kept; give it again"
+        );
+        let flags: String = kept
+            .env
+            .iter()
+            .map(|name| format!(" --env {name}"))
+            .collect();
+        Err(Failure::new(ErrorCode::Usage, cause).next(format!("{}{flags}", again(request))))
+    }
+
     async fn admit(&self, request: &UpRequest) -> Result<Admission, Failure> {
         let new = NewSession {
             owner: request.caller.principal.clone(),
@@ -109,7 +144,8 @@ impl Engine {
             name: request.name.clone(),
             request: serde_json::json!(Kept {
                 no_install: request.no_install,
-                allow_unsandboxed: request.allow_unsandboxed
+                allow_unsandboxed: request.allow_unsandboxed,
+                env: request.env.keys().cloned().collect(),
             }),
         };
         let parts = serde_json::json!([new.repo_url, new.branch, new.provider, new.public]);
@@ -150,7 +186,18 @@ impl Engine {
                 self.outcome(session, &operation, false).await
             }
             Err(StepEnd::Stopped(failure)) => {
-                let failure = failure.next(again(request));
+                // What was cancelled can't be carried on; everything else can, by its own id.
+                let next = if failure.retryable {
+                    let variables = request.env.keys().map(|name| format!(" --env {name}"));
+                    format!("{}{}", again(request), variables.collect::<String>())
+                } else {
+                    let (repo, branch) = (
+                        quoted(request.repo.as_str()),
+                        quoted(request.branch.as_str()),
+                    );
+                    format!("alpine up {repo} --branch {branch}")
+                };
+                let failure = failure.next(next);
                 Err(self.leave(held, failure).await)
             }
             Err(StepEnd::Failed(failure, _)) => Err(self.fail_up(held, failure).await),
@@ -177,17 +224,20 @@ fn sandbox_id(session: &SessionId) -> String {
     format!("sbx_{}", session.as_str().trim_start_matches("ses_"))
 }
 
-/// The command that carries an interrupted `up` on.
+/// The command that carries an interrupted `up` on, but for its variables.
 fn again(request: &UpRequest) -> String {
-    let words = [
-        request.repo.as_str(),
-        request.branch.as_str(),
-        request.client_request_id.as_str(),
-    ]
-    .map(crate::caller::quoted);
-    let [repo, branch, id] = words;
-    format!(
-        "alpine up {repo} --branch {branch} --client-request-id {id}{}",
-        if request.public { " --public" } else { "" }
-    )
+    let mut command = format!(
+        "alpine up {} --branch {} --client-request-id {} --agent {}",
+        quoted(request.repo.as_str()),
+        quoted(request.branch.as_str()),
+        quoted(&request.client_request_id),
+        quoted(&request.agent),
+    );
+    if request.provider != "local" {
+        command.push_str(&format!(" --provider {}", quoted(&request.provider)));
+    }
+    if request.public {
+        command.push_str(" --public");
+    }
+    command
 }

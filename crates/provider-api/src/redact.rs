@@ -44,6 +44,14 @@ impl Redactor {
             .sort_by_key(|value| std::cmp::Reverse(value.len()));
     }
 
+    /// Whether one of the values is in the text.
+    #[must_use]
+    pub fn finds(&self, text: &str) -> bool {
+        self.values
+            .iter()
+            .any(|value| contains(text.as_bytes(), value))
+    }
+
     /// The text without secrets.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
@@ -53,10 +61,14 @@ impl Redactor {
     /// The bytes without secrets.
     #[must_use]
     pub fn redact_bytes(&self, text: &[u8]) -> Vec<u8> {
+        let begins = self.beginnings();
         let mut out = Vec::with_capacity(text.len());
         let mut at = 0;
         while at < text.len() {
-            if let Some(length) = id_at(text, at) {
+            if !begins[usize::from(text[at])] {
+                out.push(text[at]);
+                at += 1;
+            } else if let Some(length) = id_at(text, at) {
                 out.extend_from_slice(&text[at..at + length]);
                 at += length;
             } else if let Some((kept, dropped)) = self.secret_at(text, at) {
@@ -69,6 +81,17 @@ impl Redactor {
             }
         }
         out
+    }
+
+    /// The bytes that an id, a shape or a value can begin with: most of a text is passed by without a closer look.
+    fn beginnings(&self) -> [bool; 256] {
+        let mut begins = [false; 256];
+        let shapes = b"so:bB-".iter();
+        let values = self.values.iter().filter_map(|value| value.first());
+        for &byte in shapes.chain(values) {
+            begins[usize::from(byte)] = true;
+        }
+        begins
     }
 
     /// A secret that starts here: how many bytes before it stay, and how many go.

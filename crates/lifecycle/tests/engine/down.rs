@@ -254,6 +254,7 @@ async fn cancel_ends_the_up_and_cleans_up() {
         let outcome = world.engine.down(request).await.unwrap();
         assert_eq!(outcome.state, State::Failed);
         let failure = up.await.unwrap().unwrap_err();
+        assert_eq!(failure.next_step, "alpine up /srv/repo --branch main");
         assert_eq!(
             (failure.code, failure.exit_code, failure.retryable),
             (ErrorCode::Interrupted, 1, false)
@@ -724,4 +725,35 @@ async fn a_rescue_whose_snapshot_was_wrong_makes_another() {
         (State::Failed, true)
     );
     world.assert_sound("one");
+}
+
+#[tokio::test]
+async fn an_admins_cancel_leaves_a_record_too() {
+    let world = world();
+    world.fake.fault("install", Fault::Hang, 1);
+    let up = world
+        .background_up("one", State::Installing, "install")
+        .await;
+    let request = DownRequest {
+        caller: Caller {
+            principal: "root".to_owned(),
+            admin: true,
+        },
+        cancel: true,
+        reason: Some("it takes too long".to_owned()),
+        ..down_request(id("one").as_str())
+    };
+    world.engine.down(request).await.unwrap();
+    up.await.unwrap().unwrap_err();
+    let audit = world
+        .engine
+        .ledger
+        .read(|snapshot| snapshot.audit())
+        .unwrap();
+    assert!(
+        !audit.is_empty()
+            && audit
+                .iter()
+                .all(|record| record.reason == "it takes too long")
+    );
 }

@@ -3,7 +3,7 @@
 use crate::common::*;
 use alpine_ledger::{OperationState, State};
 use alpine_lifecycle::*;
-use alpine_provider_api::{BranchName, ErrorKind, ProviderError, RepoUrl};
+use alpine_provider_api::{BranchName, ErrorKind, ProviderError, RepoUrl, Secret};
 use alpine_testkit::Fault;
 use std::time::Duration;
 
@@ -482,4 +482,54 @@ async fn a_thousand_requests_with_one_id_are_one_session() {
         operations.insert(task.await.unwrap().unwrap().operation_id);
     }
     assert_eq!((operations.len(), world.fake.count("provision")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_is_carried_on_has_to_bring_its_variables_again() {
+    let world = world();
+    let secret = || Secret::new("hunter2hunter2".to_owned());
+    let request = || UpRequest {
+        env: [("TOKEN".to_owned(), secret())].into(),
+        ..up_request("one")
+    };
+    world.fake.fault("install", Fault::Hang, 1);
+    let limited = UpRequest {
+        timeout: Some(Duration::from_millis(300)),
+        ..request()
+    };
+    let failure = world.engine.up(limited).await.unwrap_err();
+    assert!(
+        failure.next_step.ends_with(" --env TOKEN"),
+        "{}",
+        failure.next_step
+    );
+    let refused = world.engine.up(up_request("one")).await.unwrap_err();
+    assert_eq!((refused.code, refused.exit_code), (ErrorCode::Usage, 1));
+    assert!(refused.cause.contains("`TOKEN`") && refused.next_step.ends_with(" --env TOKEN"));
+    assert_eq!(
+        world.state("one"),
+        Some(State::Installing),
+        "nothing was touched"
+    );
+    world.engine.up(request()).await.unwrap();
+    let again = world.engine.up(up_request("one")).await.unwrap();
+    assert!(
+        again.reused,
+        "a session that is ready is answered without them"
+    );
+}
+
+#[tokio::test]
+async fn what_a_log_said_is_repeated_in_short() {
+    let world = world();
+    let lines = vec!["x\u{1b}[2J\u{7}".repeat(100_000), "last words".to_owned()];
+    let error = ProviderError::new(ErrorKind::Io, "m".repeat(100_000)).log_tail(lines);
+    world.remote.failures.lock().unwrap().push_back(Some(error));
+    let failure = world.engine.up(up_request("one")).await.unwrap_err();
+    assert!(
+        failure.cause.len() < 20_000,
+        "{} bytes",
+        failure.cause.len()
+    );
+    assert!(failure.cause.ends_with("\n  last words") && !failure.cause.contains('\u{1b}'));
 }
