@@ -1,10 +1,9 @@
 //! The only place that prints.
 
-use crate::clean;
 use crate::view::FailureDocument;
+use crate::{clean, table};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{Redactor, StreamRedactor};
-use comfy_table::{ContentArrangement, Table};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -154,26 +153,10 @@ impl Output {
 
     /// A table for people.
     pub(crate) fn table(&self, header: &[&str], rows: Vec<Vec<String>>) {
-        let mut table = Table::new();
-        table
-            .load_style(comfy_table::presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(header.to_vec());
-        for row in rows {
-            table.add_row(
-                row.iter()
-                    .map(|cell| clean::line(&self.redactor.redact(cell)))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        let text: String = table
-            .lines()
-            .map(|line| format!("{}\n", line.trim_end()))
-            .collect();
-        write(Stream::Stdout, text.as_bytes());
+        let clean = |cell: &String| clean::line(&self.redactor.redact(cell));
+        let mut all = vec![header.iter().map(|name| (*name).to_owned()).collect()];
+        all.extend(rows.iter().map(|row| row.iter().map(clean).collect()));
+        write(Stream::Stdout, table::text(&all).as_bytes());
     }
 }
 
@@ -185,7 +168,13 @@ pub(crate) fn is_terminal(stream: Stream) -> bool {
     }
 }
 
+/// The exit status when a result could not be written.
+const UNWRITTEN: i32 = 2;
+
 /// Writes and flushes. Whether somebody still reads it.
+///
+/// A reader that has gone wants no more, and that is no failure. A result that can't be written for another reason (a full
+/// disk) must not look like success: the program ends here, and says why.
 pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
     let written = match stream {
         Stream::Stdout => {
@@ -194,7 +183,17 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
         }
         Stream::Stderr => io::stderr().lock().write_all(bytes),
     };
-    written.is_ok()
+    match written {
+        Ok(()) => true,
+        Err(error) if stream == Stream::Stdout && error.kind() != io::ErrorKind::BrokenPipe => {
+            write(
+                Stream::Stderr,
+                format!("error: standard output can't be written: {error}\n").as_bytes(),
+            );
+            std::process::exit(UNWRITTEN)
+        }
+        Err(_) => false,
+    }
 }
 
 /// Waits for a while, unless the reader of standard output has gone. Whether somebody still reads it.

@@ -3,7 +3,7 @@
 use crate::config::{Config, Variables, home};
 use crate::output::Output;
 use crate::setup::{ProviderSetup, Setup};
-use alpine_ledger::{Ledger, Options, SessionRecord};
+use alpine_ledger::{AuditRecord, Ledger, Options, SessionRecord};
 use alpine_lifecycle::{
     Caller, Engine, ErrorCode, Failure, Interrupt, Providers, Watch, lookup, quoted,
 };
@@ -75,7 +75,8 @@ impl Work {
         Ok(Ledger::open(path, self.options(config))?)
     }
 
-    fn options(&self, config: &Config) -> Options {
+    /// How the ledger is opened.
+    pub(crate) fn options(&self, config: &Config) -> Options {
         Options {
             lock_timeout: config.lock_timeout.value,
             lease: config.limits.lease,
@@ -125,10 +126,40 @@ impl Work {
     }
 
     /// The session that the caller means, and the provider that has it.
-    pub(crate) fn reach(&self, config: &Config, given: &str) -> Result<Reached, Failure> {
+    pub(crate) fn reach(
+        &self,
+        config: &Config,
+        given: &str,
+        action: &str,
+    ) -> Result<Reached, Failure> {
         let caller = config.caller()?;
         let session = self.session(config, &caller, given)?;
-        self.reached(session, &self.provider_setup(config)?)
+        let reached = self.reached(session, &self.provider_setup(config)?)?;
+        if reached.session.new.owner != caller.principal {
+            self.audit(config, &caller, &reached.session, action)?;
+        }
+        Ok(reached)
+    }
+
+    /// An admin's act on another's session leaves a record before it begins.
+    fn audit(
+        &self,
+        config: &Config,
+        caller: &Caller,
+        session: &SessionRecord,
+        action: &str,
+    ) -> Result<(), Failure> {
+        let record = AuditRecord {
+            actor: caller.principal.clone(),
+            session_id: session.session_id.clone(),
+            action: action.to_owned(),
+            reason: format!("alpine {action}"),
+            at: self.setup.env().clock.now(),
+        };
+        let ledger = self.ledger(config)?;
+        ledger.write(move |tx| tx.put_audit(&record))?;
+        ledger.close();
+        Ok(())
     }
 
     /// A session, and the provider that has it.

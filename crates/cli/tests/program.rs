@@ -651,3 +651,64 @@ fn off_the_path_the_commands_it_prints_name_its_file() {
     let hint = format!("hint: {} up --help", env!("CARGO_BIN_EXE_alpine"));
     assert!(stderr.contains(&hint), "{stderr}");
 }
+
+#[test]
+fn a_result_that_can_not_be_written_is_no_success() {
+    let world = World::new();
+    for arguments in [&["list", "--json"][..], &["config"], &["--version"]] {
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let said = world.command(arguments).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("standard output can't be written"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn what_is_recorded_for_good_holds_no_secret() {
+    let world = World::new();
+    let secret = "hunter2hunter2";
+    let repo = world.path(secret);
+    fs::create_dir_all(repo.join(".git")).unwrap();
+    fs::create_dir_all(world.path("plain/.git")).unwrap();
+    let repo = repo.to_str().unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["up", repo, "--branch", "main"], "ERR_INVALID_REPO_URL"),
+        (&["up", "plain", "--branch", secret], "ERR_INVALID_BRANCH"),
+        (
+            &["up", "plain", "--branch", "main", "--name", secret],
+            "ERR_USAGE",
+        ),
+        (
+            &[
+                "up",
+                "plain",
+                "--branch",
+                "main",
+                "--client-request-id",
+                secret,
+            ],
+            "ERR_USAGE",
+        ),
+    ];
+    for (arguments, code) in cases {
+        let said = world
+            .command(arguments)
+            .env("GITHUB_TOKEN", secret)
+            .arg("--json")
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8_lossy(&said.stdout);
+        assert!(
+            stdout.contains(code) && !stdout.contains(secret),
+            "{arguments:?}: {stdout}"
+        );
+        assert!(!world.path("home").exists(), "nothing was recorded");
+    }
+}

@@ -18,7 +18,7 @@ const NO_READER: u8 = 141;
 
 pub(crate) fn run(work: &Work, args: ExecArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
-    let reached = work.reach(&config, &args.session)?;
+    let reached = work.reach(&config, &args.session, "exec")?;
     reached.ready()?;
     let (to_command, input) = mpsc::channel(16);
     let (heard, signals) = mpsc::channel(16);

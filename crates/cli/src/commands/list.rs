@@ -92,7 +92,12 @@ fn show(work: &Work, args: &ListArgs, page: &Page, document: &ListDocument, now:
                 session.repo_url.clone(),
                 session.branch.clone(),
                 time::ago(record.updated_at, now),
-                text(&session.next_step),
+                text(
+                    &session
+                        .next_step
+                        .as_ref()
+                        .map(|next| work.output.command(next)),
+                ),
             ];
             if args.all_owners {
                 row.push(session.owner_principal_id.clone());

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 pub(crate) fn run(work: &Work, args: &LogsArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
-    let reached = work.reach(&config, &args.session)?;
+    let reached = work.reach(&config, &args.session, "logs")?;
     let log = match args.step {
         Some(LogStep::Install) => LogName::Install,
         Some(LogStep::Agent) => LogName::Agent,

@@ -10,7 +10,7 @@ use alpine_provider_api::{Call, OpenAgentReply, OpenAgentRequest, Secret};
 
 pub(crate) fn run(work: &Work, args: &OpenArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
-    let reached = work.reach(&config, &args.session)?;
+    let reached = work.reach(&config, &args.session, "open")?;
     reached.ready()?;
     let id = reached.session.session_id.to_string();
     if reached.session.opencode_url.is_none() {

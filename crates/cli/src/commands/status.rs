@@ -19,16 +19,18 @@ pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
     let caller = config.caller()?;
     let ledger = work.ledger_to_read(&config)?;
-    let (session, lease) = ledger.read(|snapshot| {
+    let (session, lease, operation) = ledger.read(|snapshot| {
         let session = match lookup(snapshot, &caller, &args.session)? {
             Ok(session) => session,
             Err(failure) => return Ok(Err(failure)),
         };
         let lease = snapshot.lease(&session.session_id)?;
-        Ok(Ok((session, lease)))
+        let operation = snapshot.operation(&session.operation_id)?;
+        Ok(Ok((session, lease, operation)))
     })??;
     let observed = observe(&work, &config, &session);
-    let document = StatusDocument::new(&session, lease.as_ref(), observed, work.redactor());
+    let document = StatusDocument::new(&session, lease.as_ref(), observed, work.redactor())
+        .interrupted(operation.as_ref(), work.redactor());
     if work.output.json {
         work.output.document(&document);
     } else {

@@ -1,7 +1,10 @@
 //! The document of `status`.
 
 use super::{VERSION, next, redacted};
-use alpine_ledger::{ErrorRecord, LeaseRecord, SessionRecord, TransitionRecord};
+use alpine_ledger::{
+    ErrorRecord, LeaseRecord, OperationRecord, OperationState, SessionRecord, State,
+    TransitionRecord,
+};
 use alpine_provider_api::Redactor;
 use serde::Serialize;
 use serde_json::Value;
@@ -90,6 +93,31 @@ pub(crate) struct ObservedDocument {
 }
 
 impl StatusDocument {
+    /// The same, with what an operation was interrupted by, and the command that carries it on.
+    pub(crate) fn interrupted(
+        mut self,
+        operation: Option<&OperationRecord>,
+        redactor: &Redactor,
+    ) -> Self {
+        let interrupted =
+            operation.filter(|operation| operation.state == OperationState::Interrupted);
+        if let Some(error) = interrupted.and_then(|operation| operation.error.as_ref()) {
+            if !error.next_step.is_empty() {
+                self.next_step = Some(redactor.redact(&error.next_step));
+            }
+            self.last_error = Some(ErrorDocument::new(error, redactor));
+        }
+        // A page whose sandbox has ended can't be opened.
+        let ended = self
+            .observed
+            .as_ref()
+            .is_some_and(|observed| matches!(observed.state, "exited" | "missing"));
+        if ended && self.state == State::Ready.as_str() {
+            self.next_step = Some(format!("alpine down {}", self.session_id));
+        }
+        self
+    }
+
     pub(crate) fn new(
         session: &SessionRecord,
         lease: Option<&LeaseRecord>,

@@ -31,6 +31,13 @@ pub(super) fn request(
             .into_uuid()
             .to_string(),
     };
+    holds_no_secret(
+        work,
+        &repo,
+        &branch,
+        args.name.as_deref(),
+        &client_request_id,
+    )?;
     let timeout = args
         .timeout
         .as_deref()
@@ -119,6 +126,32 @@ fn branch(given: &str) -> Result<BranchName, Failure> {
         )
         .next(format!("git check-ref-format --branch {}", quoted(given)))
     })
+}
+
+/// What is recorded for good may not hold the value of a secret variable: it could not be taken out again.
+fn holds_no_secret(
+    work: &Work,
+    repo: &RepoUrl,
+    branch: &BranchName,
+    name: Option<&str>,
+    request_id: &str,
+) -> Result<(), Failure> {
+    let checked = [
+        (ErrorCode::InvalidRepoUrl, "the repository", repo.as_str()),
+        (ErrorCode::InvalidBranch, "the branch", branch.as_str()),
+        (ErrorCode::Usage, "`--name`", name.unwrap_or_default()),
+        (ErrorCode::Usage, "`--client-request-id`", request_id),
+    ];
+    match checked
+        .iter()
+        .find(|(_, _, text)| work.redactor().finds(text))
+    {
+        None => Ok(()),
+        Some((code, what, _)) => {
+            let cause = format!("{what} holds the value of a secret variable of your environment");
+            Err(Failure::new(*code, cause).next("alpine up --help"))
+        }
+    }
 }
 
 fn name(given: &str) -> Result<(), Failure> {
