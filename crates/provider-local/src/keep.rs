@@ -31,7 +31,7 @@ pub(crate) async fn capture(
     let read = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&read);
     let work = blocking(move || {
-        if let Some(staged) = staged(&sandbox, generation)? {
+        if let Some(staged) = staged(&sandbox, generation, &seen)? {
             return Ok(staged);
         }
         let staged = write(&sandbox, generation, &seen)?;
@@ -74,11 +74,18 @@ fn record_of(sandbox: &Sandbox, generation: u64) -> PathBuf {
 }
 
 /// The snapshot that was staged for this generation, if it is still whole.
-fn staged(sandbox: &Sandbox, generation: u64) -> Result<Option<StagedSnapshot>, ProviderError> {
+fn staged(
+    sandbox: &Sandbox,
+    generation: u64,
+    seen: &AtomicU64,
+) -> Result<Option<StagedSnapshot>, ProviderError> {
     let staged: Option<StagedSnapshot> = file::read_json(&record_of(sandbox, generation))?;
+    let mut tell = |done| seen.store(done, Ordering::Relaxed);
     Ok(staged.filter(|staged| {
         staged_file(sandbox, &staged.staging_id)
-            .and_then(|path| alpine_snapshot::verify(&path).map_err(|source| failed(&source)))
+            .and_then(|path| {
+                alpine_snapshot::verify(&path, &mut tell).map_err(|source| failed(&source))
+            })
             .is_ok_and(|found| found.digest == staged.digest && found.size == staged.size)
     }))
 }

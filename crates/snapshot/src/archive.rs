@@ -33,6 +33,7 @@ pub(crate) struct Archive<R: Read> {
     limits: Limits,
     entries: u64,
     bytes: u64,
+    done: u64,
     chunk: Vec<u8>,
 }
 
@@ -45,13 +46,14 @@ impl<R: Read> Archive<R> {
             limits,
             entries: 0,
             bytes: 0,
+            done: 0,
             chunk: vec![0; CHUNK],
         })
     }
 
-    /// How many bytes of the archive's file were read.
-    pub(crate) fn position(&self) -> u64 {
-        self.decoder.get_ref().get_ref().size()
+    /// How far it is: a count that grows with each entry and each byte of a content, however well they are packed.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
     }
 
     pub(crate) fn entries(&self) -> u64 {
@@ -77,6 +79,7 @@ impl<R: Read> Archive<R> {
                 .ok_or_else(|| SnapshotError::damaged("an entry is missing at its end"))?;
         }
         self.entries += 1;
+        self.done += BLOCK as u64;
         if self.entries > self.limits.entries {
             return Err(SnapshotError::damaged("it holds too many entries"));
         }
@@ -99,6 +102,7 @@ impl<R: Read> Archive<R> {
             self.decoder
                 .read_exact(&mut self.chunk[..want])
                 .map_err(wrong)?;
+            self.done += want as u64;
             take(&self.chunk[..want])?;
             left -= want as u64;
         }

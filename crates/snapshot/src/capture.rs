@@ -3,7 +3,9 @@
 use crate::entry::{Attribute, Entry, Kind, padding};
 use crate::error::SnapshotError;
 use crate::seal::SealWriter;
+use crate::tick::ticking;
 use crate::types::{Captured, LeftOut, Root};
+use crate::unlock::{Lifted, refused, unlock};
 use crate::walk::{Found, Seen, failed, walk};
 use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, fstat, openat, readlinkat};
 use rustix::io::Errno;
@@ -22,10 +24,12 @@ const LONGEST_ATTRIBUTE: usize = 64 * 1024;
 
 type Encoder = zstd::Encoder<'static, SealWriter<File>>;
 
-/// Writes all of the roots to the file `to`, which is replaced in one step. `progress` gets the bytes read so far.
+/// Writes all of the roots to the file `to`, which is replaced in one step. `progress` gets a count that grows with all that
+/// is done: the bytes of the archive before they are packed, and the time that the disk takes at the end.
 ///
 /// Work is never lost silently: what can't be read is an error that names it. Sockets and devices, which no archive can
-/// hold, and files that vanished or changed meanwhile, are told in `left_out`.
+/// hold, and files that vanished or changed meanwhile, are told in `left_out`. What the caller owns and may not read by its
+/// mode is read all the same, and its mode is kept.
 ///
 /// # Errors
 /// When something can't be read or written; the name `to` is then as it was.
@@ -43,11 +47,7 @@ pub fn capture(
         }
     }
     let part = part_of(to);
-    let captured = write(roots, &part, progress).and_then(|captured| {
-        std::fs::rename(&part, to).map_err(|error| SnapshotError::io("write", to, error))?;
-        sync_directory(to)?;
-        Ok(captured)
-    });
+    let captured = write(roots, &part, to, progress);
     if captured.is_err() {
         // The failure is what matters; the partial file is replaced by the next attempt in any case.
         let _ = std::fs::remove_file(&part);
@@ -74,6 +74,7 @@ fn sync_directory(of: &Path) -> Result<(), SnapshotError> {
 fn write(
     roots: &[Root],
     part: &Path,
+    to: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Captured, SnapshotError> {
     let written = |error: io::Error| SnapshotError::io("write", part, error);
@@ -88,7 +89,7 @@ fn write(
         encoder: encoder(file).map_err(written)?,
         part,
         progress,
-        read: 0,
+        done: 0,
         entries: 0,
         left_out: Vec::new(),
         links: HashMap::new(),
@@ -101,21 +102,36 @@ fn write(
     capture.put(&[0; 1024])?;
     let Capture {
         encoder,
+        progress,
+        mut done,
         entries,
         left_out,
         ..
     } = capture;
-    let (file, digest, size) = encoder
-        .finish()
-        .and_then(SealWriter::finish)
-        .map_err(written)?;
-    file.sync_all().map_err(written)?;
+    let mut tick = || {
+        done += 1;
+        progress(done);
+    };
+    let (digest, size) = ticking(&mut tick, || settle(encoder, part, to)).map_err(written)??;
     Ok(Captured {
         digest: digest.to_hex().to_string(),
         size,
         entries,
         left_out,
     })
+}
+
+/// Brings all to the disk, and then under its name.
+fn settle(encoder: Encoder, part: &Path, to: &Path) -> Result<(blake3::Hash, u64), SnapshotError> {
+    let written = |error: io::Error| SnapshotError::io("write", part, error);
+    let (file, digest, size) = encoder
+        .finish()
+        .and_then(SealWriter::finish)
+        .map_err(written)?;
+    file.sync_all().map_err(written)?;
+    std::fs::rename(part, to).map_err(|error| SnapshotError::io("write", to, error))?;
+    sync_directory(to)?;
+    Ok((digest, size))
 }
 
 fn encoder(file: File) -> io::Result<Encoder> {
@@ -130,7 +146,7 @@ struct Capture<'a> {
     encoder: Encoder,
     part: &'a Path,
     progress: &'a mut dyn FnMut(u64),
-    read: u64,
+    done: u64,
     entries: u64,
     left_out: Vec<LeftOut>,
     /// Device and inode of files with several names → the first name.
@@ -140,8 +156,10 @@ struct Capture<'a> {
 
 impl Capture<'_> {
     fn visit(&mut self, seen: Seen) -> Result<(), SnapshotError> {
+        self.tell(1);
         let found = match seen {
             Seen::Entry(found) => found,
+            Seen::Later => return Ok(()),
             Seen::Vanished(path) => {
                 self.leave_out(path, VANISHED);
                 return Ok(());
@@ -193,9 +211,9 @@ impl Capture<'_> {
 
     fn file(&mut self, found: &Found) -> Result<bool, SnapshotError> {
         let wrong = |error| failed("read", found.path, error);
-        let file = match open(found) {
+        let (file, lifted) = match open(found) {
             Err(Errno::NOENT) => return Ok(self.leave_out(found.path, VANISHED)),
-            opened => opened.map_err(wrong)?,
+            opened => opened.map_err(|error| refused("read", found.root, found.path, error))?,
         };
         let stat = fstat(&file).map_err(wrong)?;
         if (stat.st_dev, stat.st_ino) != (found.stat.st_dev, found.stat.st_ino) {
@@ -205,6 +223,8 @@ impl Capture<'_> {
         let mut entry = entry(found, Kind::File(size));
         entry.modified = modified(&stat);
         entry.attributes = self.attributes(&file, found.path)?;
+        // The content needs no right any more, the attributes did.
+        drop(lifted);
         self.add(&entry)?;
         self.content(found.path, &file, size)?;
         let after = fstat(&file).map_err(wrong)?;
@@ -235,8 +255,6 @@ impl Capture<'_> {
             };
             self.put(&chunk[..got])?;
             left -= got as u64;
-            self.read += read as u64;
-            (self.progress)(self.read);
         }
         self.chunk = chunk;
         self.put(&[0; 512][..padding(size)])
@@ -250,7 +268,14 @@ impl Capture<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.encoder
             .write_all(bytes)
-            .map_err(|error| SnapshotError::io("write", self.part, error))
+            .map_err(|error| SnapshotError::io("write", self.part, error))?;
+        self.tell(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn tell(&mut self, more: u64) {
+        self.done += more;
+        (self.progress)(self.done);
     }
 
     /// Says what is not kept as it is; the answer is that it is not.
@@ -331,16 +356,17 @@ fn modified(stat: &rustix::fs::Stat) -> (i64, u32) {
 }
 
 /// Opens a file without following a link, without waiting, and, where that is allowed, without touching its access time.
-fn open(found: &Found) -> rustix::io::Result<OwnedFd> {
+fn open(found: &Found) -> rustix::io::Result<(OwnedFd, Option<Lifted>)> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match openat(
-        found.parent,
-        found.name,
-        flags | OFlags::NOATIME,
-        Mode::empty(),
-    ) {
+    let quietly = flags | OFlags::NOATIME;
+    let opened = match openat(found.parent, found.name, quietly, Mode::empty()) {
         Err(Errno::PERM) => openat(found.parent, found.name, flags, Mode::empty()),
         opened => opened,
+    };
+    match opened {
+        Err(Errno::ACCESS) => unlock(found.parent, found.name, quietly)
+            .map(|unlocked| (unlocked.file, Some(unlocked.lifted))),
+        opened => opened.map(|file| (file, None)),
     }
 }

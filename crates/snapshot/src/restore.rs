@@ -20,8 +20,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Writes the archive's directories below `into`, which must be empty or absent. `progress` gets the bytes of the archive
-/// that were read. After a failure `into` is empty again.
+/// Writes the archive's directories below `into`, which must be empty or absent. `progress` gets a count that
+/// grows with all that is done. After a failure `into` is empty again.
 ///
 /// Owners are those of the caller; set-id bits are dropped.
 ///
@@ -117,9 +117,9 @@ impl Tree {
                 }
                 Kind::Fifo => fifo(directory, &name, &entry)?,
             }
-            progress(archive.position());
+            progress(archive.done());
         }
-        self.finish()
+        self.finish(archive.done(), progress)
     }
 
     /// Opens a directory that came earlier in the archive.
@@ -153,13 +153,19 @@ impl Tree {
     }
 
     /// Gives the directories their modes and times, those that are deepest first.
-    fn finish(&mut self) -> Result<(), SnapshotError> {
+    fn finish(
+        &mut self,
+        mut done: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), SnapshotError> {
         for entry in std::mem::take(&mut self.directories).into_iter().rev() {
             let directory = self.open(&entry.path)?;
             let set = attributes(directory, &entry)
                 .and_then(|()| fchmod(directory, mode(&entry)))
                 .and_then(|()| futimens(directory, &times(entry.modified)));
             set.map_err(|error| failed("make", &entry.path, error))?;
+            done += 1;
+            progress(done);
         }
         Ok(())
     }
@@ -195,9 +201,10 @@ fn write<R: Read>(
 ) -> Result<(), SnapshotError> {
     let path = shown(&entry.path);
     let mut file = File::from(file);
-    let position = archive.position();
+    let mut done = archive.done();
     archive.content(size, |bytes| {
-        progress(position);
+        done += bytes.len() as u64;
+        progress(done);
         file.write_all(bytes)
             .map_err(|error| SnapshotError::io("write", &path, error))
     })?;

@@ -89,11 +89,6 @@ impl<R: Read> SealReader<R> {
         self.whole.map(|digest| (digest, self.size))
     }
 
-    /// How many bytes came so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
     fn fill(&mut self) -> io::Result<()> {
         self.held.drain(..self.at);
         self.at = 0;

@@ -7,16 +7,23 @@ use crate::types::Verified;
 use std::fs::File;
 use std::path::Path;
 
-/// Reads every byte of an archive's file: its frames decode, its entries parse, its seal fits.
+/// Reads every byte of an archive's file: its frames decode, its entries parse, its seal fits. `progress` gets a
+/// count that grows with all that is done.
 ///
 /// # Errors
 /// `Damaged` when it is not whole, else what the operating system says.
-pub fn verify(file: &Path) -> Result<Verified, SnapshotError> {
+pub fn verify(file: &Path, progress: &mut dyn FnMut(u64)) -> Result<Verified, SnapshotError> {
     let opened = File::open(file).map_err(|error| SnapshotError::io("open", file, error))?;
     let mut archive = Archive::new(opened, Limits::USUAL)?;
     while let Some(entry) = archive.next()? {
+        let mut done = archive.done();
+        progress(done);
         if let Kind::File(size) = entry.kind {
-            archive.content(size, |_| Ok(()))?;
+            archive.content(size, |bytes| {
+                done += bytes.len() as u64;
+                progress(done);
+                Ok(())
+            })?;
         }
     }
     let (digest, size) = archive

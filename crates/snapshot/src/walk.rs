@@ -1,9 +1,10 @@
 //! Walks a tree by file descriptors, without following a link and however deep it is.
 
 use crate::error::SnapshotError;
+use crate::unlock::{Lifted, refused, unlock};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ const KEPT: usize = 64;
 /// What the walk finds, in an order that is the same each time: a directory, what is in it, then its subdirectories.
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
+    /// The directory that is walked.
+    pub(crate) root: &'a Path,
     /// The path in the archive.
     pub(crate) path: &'a [u8],
     /// The directory it is in, and its name there; for a directory, itself and `.`.
@@ -24,6 +27,8 @@ pub(crate) struct Found<'a> {
 
 pub(crate) enum Seen<'a> {
     Entry(Found<'a>),
+    /// A subdirectory, which is shown later.
+    Later,
     /// It was listed, and then it was no longer there.
     Vanished(&'a [u8]),
 }
@@ -35,6 +40,16 @@ struct Level {
     length: usize,
     /// Subdirectories that are still to be walked, last first.
     pending: Vec<CString>,
+    /// It was locked; it stays open until all below is seen.
+    _lifted: Option<Lifted>,
+}
+
+/// A directory that can be listed and searched.
+struct Opened {
+    directory: OwnedFd,
+    /// As it is for those who find it locked.
+    stat: Stat,
+    lifted: Option<Lifted>,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -49,16 +64,20 @@ pub(crate) fn walk(
     root: &Path,
     visit: &mut dyn FnMut(Seen) -> Result<(), SnapshotError>,
 ) -> Result<(), SnapshotError> {
-    let directory = match openat(CWD, root, DIRECTORY, Mode::empty()) {
+    let mut path = name.as_bytes().to_vec();
+    let opened = CString::new(root.as_os_str().as_bytes())
+        .map_err(|_| Errno::INVAL)
+        .and_then(|name| open(CWD, &name));
+    let directory = match opened {
         Err(Errno::NOENT) => {
             return Err(SnapshotError::Missing {
                 path: root.to_owned(),
             });
         }
+        Err(Errno::ACCESS) => return Err(refused("open", root, &path, Errno::ACCESS)),
         opened => opened.map_err(|error| SnapshotError::io("open", root, error))?,
     };
-    let mut path = name.as_bytes().to_vec();
-    let mut levels = vec![enter(directory, &path, visit)?];
+    let mut levels = vec![enter(root, directory, &path, visit)?];
     while let Some(level) = levels.last_mut() {
         path.truncate(level.length);
         let Some(child) = level.pending.pop() else {
@@ -68,19 +87,40 @@ pub(crate) fn walk(
         let parent = open_parent(level, &path)?;
         path.push(b'/');
         path.extend_from_slice(child.as_bytes());
-        match openat(parent, &child, DIRECTORY, Mode::empty()) {
+        match open(parent, &child) {
             Ok(directory) => {
-                let next = enter(directory, &path, visit)?;
+                let next = enter(root, directory, &path, visit)?;
                 levels.push(next);
                 if let Some(above) = levels.len().checked_sub(KEPT + 1) {
                     levels[above].directory = None;
                 }
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => visit(Seen::Vanished(&path))?,
-            Err(error) => return Err(failed("open", &path, error)),
+            Err(error) => return Err(refused("open", root, &path, error)),
         }
     }
     Ok(())
+}
+
+/// Opens a directory, and unlocks it if it is this user's and can't be listed or searched.
+fn open(parent: BorrowedFd, name: &CStr) -> rustix::io::Result<Opened> {
+    let opened = openat(parent, name, DIRECTORY, Mode::empty()).and_then(|directory| {
+        // Even this needs the right to search it.
+        let stat = statat(&directory, c".", AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Opened {
+            directory,
+            stat,
+            lifted: None,
+        })
+    });
+    match opened {
+        Err(Errno::ACCESS) => unlock(parent, name, DIRECTORY).map(|unlocked| Opened {
+            directory: unlocked.file,
+            stat: unlocked.stat,
+            lifted: Some(unlocked.lifted),
+        }),
+        opened => opened,
+    }
 }
 
 fn open_parent<'a>(level: &'a Level, path: &[u8]) -> Result<BorrowedFd<'a>, SnapshotError> {
@@ -112,13 +152,19 @@ fn leave(levels: &mut Vec<Level>, path: &[u8]) -> Result<(), SnapshotError> {
 
 /// Shows a directory and all in it that is no directory.
 fn enter(
-    directory: OwnedFd,
+    root: &Path,
+    opened: Opened,
     path: &[u8],
     visit: &mut dyn FnMut(Seen) -> Result<(), SnapshotError>,
 ) -> Result<Level, SnapshotError> {
-    let stat = fstat(&directory).map_err(|error| failed("read", path, error))?;
+    let Opened {
+        directory,
+        stat,
+        lifted,
+    } = opened;
     let dot = CString::from(c".");
     visit(Seen::Entry(Found {
+        root,
         path,
         parent: directory.as_fd(),
         name: &dot,
@@ -140,9 +186,11 @@ fn enter(
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             pending.push(name);
+            visit(Seen::Later)?;
             continue;
         }
         visit(Seen::Entry(Found {
+            root,
             path: &child,
             parent: directory.as_fd(),
             name: &name,
@@ -155,6 +203,7 @@ fn enter(
         identity: (stat.st_dev, stat.st_ino),
         length: path.len(),
         pending,
+        _lifted: lifted,
     })
 }
 

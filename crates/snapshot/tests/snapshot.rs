@@ -125,7 +125,7 @@ fn what_comes_back_differs_in_nothing() {
     assert_eq!(captured.size, fs::metadata(place.archive()).unwrap().len());
     let bytes = fs::read(place.archive()).unwrap();
     assert_eq!(captured.digest, blake3::hash(&bytes).to_hex().to_string());
-    let verified = verify(&place.archive()).unwrap();
+    let verified = verify(&place.archive(), &mut |_| {}).unwrap();
     assert_eq!(
         (verified.digest, verified.size),
         (captured.digest, captured.size)
@@ -180,10 +180,10 @@ fn several_roots_and_the_same_bytes_each_time() {
         },
     ];
     let mut seen = Vec::new();
-    let first = capture(&roots, &place.archive(), &mut |bytes| seen.push(bytes)).unwrap();
+    let first = capture(&roots, &place.archive(), &mut |done| seen.push(done)).unwrap();
     let second = capture(&roots, &place.archive(), &mut |_| {}).unwrap();
     assert_eq!(first, second);
-    assert_eq!(seen, [1]);
+    assert!(seen.is_sorted(), "{seen:?}");
     place.restore().unwrap();
     assert_eq!(fs::read(place.back().join("transcript/f")).unwrap(), b"1");
     assert!(matches!(
@@ -238,8 +238,8 @@ fn what_changes_or_vanishes_meanwhile_is_said_and_the_archive_is_whole() {
         name: "workspace",
         path: &source,
     }];
-    let captured = capture(&roots, &place.archive(), &mut |bytes| {
-        if !shrunk {
+    let captured = capture(&roots, &place.archive(), &mut |done| {
+        if !shrunk && done > 100_000 {
             shrunk = true;
             File::options()
                 .write(true)
@@ -248,7 +248,7 @@ fn what_changes_or_vanishes_meanwhile_is_said_and_the_archive_is_whole() {
                 .set_len(300_000)
                 .unwrap();
         }
-        if !grown && bytes > 600_000 {
+        if !grown && done > 1_100_000 {
             grown = true;
             let mut file = File::options()
                 .append(true)
@@ -284,24 +284,147 @@ fn what_changes_or_vanishes_meanwhile_is_said_and_the_archive_is_whole() {
     assert_eq!((size("a-shrinks"), size("b-grows")), (1_000_000, 1_000_000));
 }
 
-#[test]
-fn what_cannot_be_read_is_an_error_that_names_it() {
-    for make in [
-        (|path: &Path| fs::write(path, b"1").unwrap()) as fn(&Path),
-        |path| fs::create_dir(path).unwrap(),
-    ] {
-        let place = Place::new();
-        let path = place.source().join("secret");
-        make(&path);
-        fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
-        fs::write(place.archive(), b"the one before").unwrap();
-        let captured = tree::as_a_user(place.root.path(), || place.capture());
-        let error = captured.unwrap_err();
-        assert!(error.to_string().contains("`workspace/secret`"), "{error}");
-        assert_eq!(fs::read(place.archive()).unwrap(), b"the one before");
-        assert_eq!(place.names(), ["a.tar.zst", "source"]);
-        tree::open_up(place.root.path());
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// What an owner may lock to themself, outer before inner.
+const LOCKED: [(&str, u32); 7] = [
+    ("", 0o000),
+    ("unread", 0o000),
+    ("written", 0o200),
+    ("closed", 0o000),
+    ("closed/inner", 0o100),
+    ("closed/inner/f", 0o004),
+    ("unsearched", 0o600),
+];
+
+fn lock(root: &Path) {
+    for (path, mode) in LOCKED.iter().rev() {
+        set_mode(&root.join(path), *mode);
     }
+}
+
+/// Unlocks everything, and tells what the modes were.
+fn unlock(root: &Path) -> Vec<(&'static str, u32)> {
+    let mut modes = Vec::new();
+    for (path, _) in LOCKED {
+        let full = root.join(path);
+        modes.push((path, mode(&full)));
+        set_mode(&full, 0o700);
+    }
+    modes
+}
+
+#[test]
+fn what_its_owner_has_locked_is_kept_with_its_mode() {
+    let place = Place::new();
+    let source = place.source();
+    fs::create_dir_all(source.join("closed/inner")).unwrap();
+    fs::create_dir(source.join("unsearched")).unwrap();
+    for name in [
+        "unread",
+        "written",
+        "closed/f",
+        "closed/inner/f",
+        "unsearched/f",
+    ] {
+        fs::write(source.join(name), name).unwrap();
+    }
+    set_attribute(&source.join("unread"), "user.one", b"1");
+    set_attribute(&source.join("closed"), "user.two", b"2");
+    hard_link(&source.join("unread"), &source.join("closed/same"));
+    let unlocked = |root: &Path| {
+        let modes = unlock(root);
+        (modes, describe(root))
+    };
+    lock(&source);
+    tree::give(place.root.path());
+    let captured = tree::as_a_user(|| {
+        let captured = place.capture();
+        place.restore().unwrap();
+        captured
+    })
+    .unwrap();
+    assert_eq!(captured.left_out, []);
+    let (modes, before) = unlocked(&source);
+    assert_eq!(modes, LOCKED, "the workspace is as it was");
+    assert_eq!(captured.entries, before.len() as u64);
+    let (modes, back) = unlocked(&place.back().join("workspace"));
+    assert_eq!(modes, LOCKED, "the modes are kept");
+    assert_eq!(back, before);
+}
+
+#[test]
+fn what_is_not_ours_is_an_error_that_says_what_to_run() {
+    let place = Place::new();
+    let closed = place.source().join("closed");
+    let secret = closed.join("secret");
+    fs::create_dir(&closed).unwrap();
+    fs::write(place.archive(), b"the one before").unwrap();
+    // A user can't make what belongs to another, but there is always some.
+    let (root, foreign) = if rustix::process::geteuid().is_root() {
+        fs::write(&secret, b"1").unwrap();
+        tree::give(place.root.path());
+        std::os::unix::fs::chown(&secret, Some(0), None).unwrap();
+        set_mode(&secret, 0o600);
+        (place.source(), secret)
+    } else {
+        (PathBuf::from("/proc/1/fd"), PathBuf::from("/proc/1/fd"))
+    };
+    set_mode(&closed, 0o000);
+    let captured = tree::as_a_user(|| {
+        let roots = [Root {
+            name: "workspace",
+            path: &root,
+        }];
+        capture(&roots, &place.archive(), &mut |_| {})
+    });
+    let error = captured.unwrap_err();
+    let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    let foreign = foreign.display();
+    assert!(text.contains(&format!("`{foreign}`")), "{text}");
+    let advice = format!("`sudo chown -R \"$(id -u)\" {foreign}`");
+    assert!(text.ends_with(&advice), "{text}");
+    assert_eq!(mode(&closed), 0, "a failure leaves modes as they were");
+    assert_eq!(fs::read(place.archive()).unwrap(), b"the one before");
+    assert_eq!(place.names(), ["a.tar.zst", "source"]);
+    tree::open_up(place.root.path());
+}
+
+#[test]
+fn every_entry_is_progress() {
+    let place = Place::new();
+    let mut told = Vec::new();
+    for name in 0..50 {
+        fs::write(place.source().join(format!("f{name}")), b"").unwrap();
+        fs::create_dir(place.source().join(format!("d{name}"))).unwrap();
+        symlink("x", place.source().join(format!("l{name}"))).unwrap();
+    }
+    let source = place.source();
+    let roots = [Root {
+        name: "workspace",
+        path: &source,
+    }];
+    let entries = capture(&roots, &place.archive(), &mut |done| told.push(done))
+        .unwrap()
+        .entries;
+    let grows = |told: &mut Vec<u64>, what: &str| {
+        assert!(told.is_sorted(), "{what}: {told:?}");
+        told.dedup();
+        assert!(told.len() as u64 >= entries, "{what}: {told:?}");
+        told.clear();
+    };
+    grows(&mut told, "capture");
+    verify(&place.archive(), &mut |done| told.push(done)).unwrap();
+    grows(&mut told, "verify");
+    let archive = File::open(place.archive()).unwrap();
+    restore(archive, &place.back(), &mut |done| told.push(done)).unwrap();
+    grows(&mut told, "restore");
 }
 
 #[test]
@@ -350,7 +473,7 @@ fn every_flipped_bit_and_every_cut_is_found() {
     assert_eq!(place.names(), ["a.tar.zst", "back", "source"]);
     fs::write(place.archive(), &whole[..whole.len() - 1]).unwrap();
     assert!(matches!(
-        verify(&place.archive()),
+        verify(&place.archive(), &mut |_| {}),
         Err(SnapshotError::Damaged { .. })
     ));
 }

@@ -5,6 +5,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lgetxattr, linkat, llistxattr,
     lsetxattr, mknodat, utimensat,
 };
+use rustix::process::Uid;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -217,22 +218,33 @@ pub(crate) fn open_up(root: &Path) {
     }
 }
 
-/// Does something in a thread that is no superuser, which may use the directory.
-pub(crate) fn as_a_user<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> T {
+/// Who [`as_a_user`] is where the test is a superuser.
+fn user() -> Uid {
+    Uid::from_raw(65_534)
+}
+
+/// Gives everything to the one who [`as_a_user`] is.
+pub(crate) fn give(path: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::os::unix::fs::lchown(path, Some(user().as_raw()), None).unwrap();
+    if fs::symlink_metadata(path).unwrap().is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path());
+        }
+    }
+}
+
+/// Does something in a thread that is no superuser.
+pub(crate) fn as_a_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if !rustix::process::geteuid().is_root() {
         return work();
-    }
-    let user = rustix::process::Uid::from_raw(54_321);
-    for path in [root.to_owned(), root.join("source")] {
-        std::os::unix::fs::chown(path, Some(user.as_raw()), None).unwrap();
-    }
-    for entry in fs::read_dir(root.join("source")).unwrap() {
-        std::os::unix::fs::chown(entry.unwrap().path(), Some(user.as_raw()), None).unwrap();
     }
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
             // The system call changes this thread alone.
-            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            rustix::thread::set_thread_res_uid(user(), user(), user()).unwrap();
             work()
         });
         worker.join().unwrap()
