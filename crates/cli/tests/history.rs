@@ -4,7 +4,8 @@
 
 use alpine_ledger::{
     Acquired, Action, Admission, AuditRecord, Clock, ErrorRecord, Grant, Ledger, NewSession,
-    Options, Outcome, QuarantineRecord, SessionId, State, StepRecord, SystemClock, Timestamp,
+    Options, Outcome, QuarantineRecord, Retention, SessionId, State, StepRecord, SystemClock,
+    Timestamp,
 };
 use expect_test::expect;
 use rustix::process::{Pid, Signal, kill_process};
@@ -502,6 +503,43 @@ fn following_goes_on_when_writers_are_killed() {
         assert_eq!(following.next()["seq"], seen);
     }
     assert!(following.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_gap_says_which_events_are_no_longer_kept() {
+    let world = World::new();
+    let session = world.ready("tester", "mine", 1000);
+    let last = world.event(Some(&session), "note", "seen");
+    let cursor = last.to_string();
+    let following = world.follow(&["--after", &(last - 1).to_string()]);
+    assert_eq!(following.next()["seq"], last);
+    following.signal(Signal::STOP);
+    for _ in 0..20 {
+        world.event(Some(&session), "note", "while nobody looked");
+    }
+    let keep = Retention {
+        events: 5,
+        ..Retention::default()
+    };
+    assert_eq!(world.ledger.retain(&keep, 1000).unwrap().events, last + 15);
+    following.signal(Signal::CONT);
+
+    let gap = |from: u64| json!({"schema_version": "v1", "gap": {"from": from, "to": last + 15}});
+    let kept: Vec<u64> = (last + 16..=last + 20).collect();
+    assert_eq!(following.next(), gap(last + 1));
+    let followed: Vec<Value> = kept.iter().map(|_| following.next()).collect();
+    assert_eq!(numbers(&followed), kept);
+    for (after, from) in [(&cursor, last + 1), (&"0".to_owned(), 1)] {
+        let seen = lines(&world.run(&["events", "--json", "--after", after]));
+        assert_eq!(seen[0], gap(from));
+        assert_eq!(numbers(&seen[1..]), kept);
+    }
+    let whole = (last + 15).to_string();
+    let seen = lines(&world.run(&["events", "--json", "--after", &whole]));
+    assert_eq!(numbers(&seen), kept);
+    let told = text(&world.run(&["events", "--after", &cursor]));
+    let first = format!("events {} to {} are no longer kept", last + 1, last + 15);
+    assert_eq!(told.lines().next(), Some(first.as_str()));
 }
 
 #[test]
