@@ -11,6 +11,10 @@ pub(crate) fn lines(text: &str) -> String {
 }
 
 fn strip(text: &str, keep: impl Fn(char) -> bool) -> String {
+    // Nearly all text is plain.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod setup;
 mod signals;
+mod table;
 mod time;
 mod view;
 mod work;

@@ -306,6 +306,11 @@ mod tests {
                 "[redacted]\nz",
             ),
             (id, id),
+            (
+                "op_0123456789abcdef0123456789abcdef",
+                "op_0123456789abcdef0123456789abcdef",
+            ),
+            ("x_0123456789abcdef0123456789abcdef", "x_[redacted]"),
         ] {
             assert_eq!(redactor.redact(text), safe, "{text}");
         }
