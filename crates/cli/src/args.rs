@@ -1,5 +1,9 @@
 //! The commands and their flags.
 
+mod ledger;
+
+pub(crate) use ledger::{LedgerArgs, LedgerCommand};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -47,6 +51,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Count how operations went, over a window that ends now
     Stats(StatsArgs),
+    /// Look after the ledger: check, repair, back up, export, import, compact
+    Ledger(LedgerArgs),
     /// Show what is configured, and where each value comes from
     #[command(after_help = "Examples:\n  alpine config\n  alpine config --json")]
     Config,

@@ -38,6 +38,9 @@ pub fn commands() -> String {
     let own = |command: &&Command| command.get_name() != "help";
     for command in cli.get_subcommands().filter(own) {
         describe(&mut page, command);
+        for part in command.get_subcommands().filter(own) {
+            describe(&mut page, part);
+        }
     }
     page.push_str(&configuration());
     page
@@ -206,8 +209,8 @@ fn describe(page: &mut String, command: &Command) {
     // Strings take every write.
     let _ = write!(
         page,
-        "\n## alpine {}\n\n{}.\n\n```text\n{usage}\n```\n\n",
-        command.get_name(),
+        "\n## {}\n\n{}.\n\n```text\n{usage}\n```\n\n",
+        command.get_bin_name().unwrap_or_default(),
         text(command.get_about())
     );
     let arguments: Vec<_> = command
@@ -225,7 +228,9 @@ fn describe(page: &mut String, command: &Command) {
         page.push('\n');
     }
     let after = text(command.get_after_help());
-    let _ = writeln!(page, "```text\n{after}\n```");
+    if !after.is_empty() {
+        let _ = writeln!(page, "```text\n{after}\n```");
+    }
 }
 
 fn name(argument: &Arg) -> String {

@@ -99,6 +99,7 @@ fn run(work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
         Command::Ops(args) => commands::ops::run(&work, &args),
         Command::Audit(args) => commands::audit::run(&work, &args),
         Command::Stats(args) => commands::stats::run(&work, &args),
+        Command::Ledger(args) => commands::ledger::run(&work, &args.command),
         Command::Config => commands::config::run(&work),
         Command::Completions(args) => commands::completions::run(&work, &args),
     }

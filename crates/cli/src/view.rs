@@ -2,6 +2,7 @@
 
 mod audit;
 mod events;
+mod ledger;
 mod ops;
 mod reconcile;
 mod stats;
@@ -9,6 +10,9 @@ mod status;
 
 pub(crate) use audit::AuditDocument;
 pub(crate) use events::{EventDocument, GapDocument};
+pub(crate) use ledger::{
+    BackupDocument, CheckDocument, CompactDocument, ExportDocument, ImportDocument, RepairDocument,
+};
 pub(crate) use ops::{OpsDocument, state_name};
 pub(crate) use reconcile::ReconcileDocument;
 pub(crate) use stats::{Outcomes, StatsDocument};

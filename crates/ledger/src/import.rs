@@ -1,18 +1,21 @@
-//! A ledger from a file: an export, or the predecessor's `sessions.json`. It is made whole, then takes its name.
+//! A ledger from a file: an export, a backup, or the predecessor's `sessions.json`. It is made whole, then takes its name.
 
 use crate::error::from_io;
 use crate::export::{FORMAT, Head, Line, Trailer};
 use crate::file::{self, Access};
 use crate::fresh::Fresh;
+use crate::handle::open_reader;
 use crate::rows::{self, KEPT};
 use crate::site::Site;
-use crate::store::Store;
+use crate::store::{Order, Span, Store, guard};
 use crate::tables::{
     AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
 };
 use crate::{LeaseRecord, LedgerError, Options, backup, create, index, predecessor};
+use redb::ReadableDatabase;
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -36,15 +39,15 @@ pub enum Imported {
     },
     /// The ledger holds something else: nothing was changed.
     Taken,
-    /// The file is neither, or is damaged: nothing was changed.
+    /// The file is none of those, or is damaged: nothing was changed.
     Refused {
         /// What is wrong with it.
         what: String,
     },
 }
 
-/// How far the fences of an export are raised: holders that were at work when it was written, or later, are
-/// behind it, and providers take the next holder's.
+/// How far the fences are raised: holders that were at work when the file was written, or later, are
+/// behind them, and providers take the next holder's.
 pub(crate) const FENCES: u64 = 1_000_000;
 
 /// What the ledger remembers of an import.
@@ -57,6 +60,7 @@ struct Source {
 /// What a file turned out to be.
 enum Content {
     Export(Head, Vec<Line>),
+    Backup,
     Predecessor(predecessor::Document),
 }
 
@@ -83,6 +87,7 @@ pub fn import(
         fresh.fill(|store| {
             let sessions = match &content {
                 Content::Export(head, lines) => copy_lines(store, head, lines)?,
+                Content::Backup => copy_backup(store, &source)?,
                 Content::Predecessor(document) => {
                     create::own_facts(store, &create::new_id(&site)?)?;
                     document.write(store, redact)?
@@ -147,6 +152,9 @@ fn read(source: &Site, site: &Site) -> Result<(Vec<u8>, bool), LedgerError> {
 
 /// What the file is, as far as it is whole.
 fn content(text: &[u8]) -> Result<Content, String> {
+    if text.starts_with(file::MAGIC) {
+        return Ok(Content::Backup);
+    }
     let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     match serde_json::from_slice::<Head>(first) {
         Ok(head) if head.export == FORMAT => lines(head, text),
@@ -209,14 +217,37 @@ fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, Led
         if table == LEASES {
             let mut lease: LeaseRecord = serde_json::from_value(line.value.clone())
                 .map_err(|error| store.site.incompatible(error.to_string()))?;
-            lease.fence = lease.fence.saturating_add(FENCES);
-            lease.holder = None;
+            release(&mut lease);
             store.put(table, key.as_bytes(), &lease)?;
         } else {
             store.put(table, key.as_bytes(), &line.value)?;
         }
     }
     Ok(sessions)
+}
+
+/// Copies a backup, whose every row has to be sound.
+fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
+    let reader =
+        open_reader(source)?.ok_or_else(|| source.unavailable("it was removed meanwhile", None))?;
+    let transaction = guard(source, || Ok(reader.database.begin_read()?))?;
+    Store::reading(source, &transaction).copy_to(store)?;
+    let mut leases: Vec<(Vec<u8>, LeaseRecord)> = Vec::new();
+    store.scan(LEASES, &Span::of(&[]), Order::Forward, |key, json| {
+        leases.push((key.to_vec(), store.parse(LEASES, json)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for (key, lease) in &mut leases {
+        release(lease);
+        store.put(LEASES, key, lease)?;
+    }
+    Ok(leases.len() as u64)
+}
+
+/// Nobody holds a lease of what was imported, and whoever did is behind its fence.
+fn release(lease: &mut LeaseRecord) {
+    lease.fence = lease.fence.saturating_add(FENCES);
+    lease.holder = None;
 }
 
 /// Puts the ledger where its source stood, which keeps its bytes under another name.

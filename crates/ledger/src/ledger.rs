@@ -10,6 +10,7 @@ use redb::{ReadableDatabase, WriteTransaction};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 /// A ledger. Cheap to clone; clones share what they have open.
 #[derive(Clone, Debug)]
@@ -145,22 +146,23 @@ impl Ledger {
     }
 }
 
-/// How often a file is opened again that was replaced meanwhile, as by a compaction.
-const REPLACED: usize = 3;
-
 /// Takes the writer's lock of the file that has the ledger's name now.
 fn begin(shared: &Shared, turn: &mut Turn<'_>) -> Result<WriteTransaction, LedgerError> {
     let site = &shared.site;
-    for _ in 0..REPLACED {
+    let start = Instant::now();
+    loop {
         let open = turn.open()?;
         let transaction = guard(site, || Ok(open.database.begin_write()?))?;
         if file::is_current(site, open.file) {
             return Ok(transaction);
         }
+        // It was replaced meanwhile, as by a compaction.
         drop(transaction);
         turn.close();
+        if start.elapsed() > site.options.lock_timeout {
+            return Err(site.busy(site.options.lock_timeout));
+        }
     }
-    Err(site.unavailable("it was replaced whenever it was opened", None))
 }
 
 /// One write transaction, once it has the writer's lock.

@@ -10,6 +10,7 @@ use crate::signals;
 use crate::time;
 use crate::view::DownDocument;
 use crate::work::{Work, drive, runtime};
+use alpine_ledger::{Ledger, Retention};
 use alpine_lifecycle::{DownRequest, Failure};
 
 pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
@@ -47,6 +48,9 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
     let ended = drive(runtime()?, engine.down(request));
+    if ended.is_ok() {
+        retain(&engine.ledger);
+    }
     // What is left of the engine on other threads may outlive this process's last moment.
     engine.ledger.close();
     drop(engine);
@@ -61,6 +65,17 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
         work.output.text(&shown(&document, &work.output));
     }
     Ok(0)
+}
+
+/// How much is let go of at most, so that it takes no time that anybody notices.
+const BATCH: usize = 100;
+
+/// Lets go of some of what is kept no longer.
+fn retain(ledger: &Ledger) {
+    if let Err(error) = ledger.retain(&Retention::default(), BATCH) {
+        // The session is down; what is kept for longer than it need be harms nobody.
+        tracing::warn!("old records stay for now: {error}");
+    }
 }
 
 /// The result, for people.

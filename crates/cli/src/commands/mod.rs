@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod ledger;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod open;

@@ -123,7 +123,7 @@ impl Document {
     /// Reads the file, or says what is wrong with it.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let document: Self = serde_json::from_slice(text).map_err(|error| {
-            format!("it is neither an export nor the predecessor's `sessions.json`: {error}")
+            format!("it is no export, no backup and not the predecessor's `sessions.json`: {error}")
         })?;
         if document.schema_version != "v1" {
             let version = &document.schema_version;

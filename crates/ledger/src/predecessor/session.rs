@@ -92,25 +92,13 @@ impl Rows {
         let after = ending(before, object_id.is_some());
         let requests = requests(document, from);
         let mut operations = operations(from, &session_id, now);
-        let first_up = operations
-            .iter()
-            .find(|operation| operation.action == Action::Up)
-            .or(operations.first())
-            .map_or_else(
-                || OperationId::derive(&session_id, "up", 0),
-                |operation| operation.operation_id.clone(),
-            );
+        let first_up = first_up(&operations, &session_id);
         let latest = operations
             .last()
             .map_or_else(|| first_up.clone(), |last| last.operation_id.clone());
         let transitions = transitions(from, before, after, &latest, now, redact);
-        let last_error = (after == State::Failed)
-            .then(|| error(from, before, &latest, redact))
-            .or_else(|| {
-                from.last_error
-                    .as_ref()
-                    .map(|_| error(from, before, &latest, redact))
-            });
+        let last_error = (after == State::Failed || from.last_error.is_some())
+            .then(|| error(from, before, &latest, redact));
         for operation in &mut operations {
             if operation.state == OperationState::Failed {
                 operation.error.clone_from(&last_error);
@@ -153,6 +141,18 @@ impl Rows {
             requests,
         }
     }
+}
+
+/// The operation that brought the session up.
+fn first_up(operations: &[OperationRecord], session: &SessionId) -> OperationId {
+    operations
+        .iter()
+        .find(|operation| operation.action == Action::Up)
+        .or(operations.first())
+        .map_or_else(
+            || OperationId::derive(session, "up", 0),
+            |operation| operation.operation_id.clone(),
+        )
 }
 
 fn updated(from: &Session, now: Timestamp) -> Timestamp {

@@ -142,7 +142,12 @@ fn mend_session(
             operations.push(made);
         }
     }
-    operations.sort_by_key(|operation| (operation.started_at, operation.n));
+    let listed: Vec<OperationId> = store.all(SESSION_OPERATIONS, Key::text(id).as_bytes())?;
+    let place = |id: &OperationId| listed.iter().position(|listed| listed == id);
+    operations.sort_by_key(|operation| {
+        let place = place(&operation.operation_id).unwrap_or(listed.len());
+        (place, operation.started_at, operation.n)
+    });
     let ids: Vec<&OperationId> = operations.iter().map(|known| &known.operation_id).collect();
     relist(store, SESSION_OPERATIONS, id, &ids)?;
     let mut transitions: Vec<TransitionRecord> =

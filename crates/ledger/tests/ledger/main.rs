@@ -7,6 +7,8 @@ mod damage;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod imports;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod lists;
@@ -15,6 +17,10 @@ mod model;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod upkeep;
 #[cfg(test)]
 mod world;

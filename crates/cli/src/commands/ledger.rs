@@ -1,0 +1,230 @@
+//! `ledger`: looks after the ledger's file. No session is touched, so that nobody's identity is asked for.
+
+use crate::args::LedgerCommand;
+use crate::config::{Config, home};
+use crate::parse::usage;
+use crate::view::{
+    BackupDocument, CheckDocument, CompactDocument, ExportDocument, ImportDocument, RepairDocument,
+};
+use crate::work::Work;
+use alpine_ledger::{Depth, Imported, Ledger, Retained, Retention};
+use alpine_lifecycle::{ErrorCode, Failure, quoted};
+use serde::Serialize;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The exit status when the ledger is not sound.
+const UNSOUND: u8 = 2;
+
+/// How many records one transaction lets go of, so that others can write in between.
+const BATCH: usize = 1_000;
+
+pub(crate) fn run(work: &Work, command: &LedgerCommand) -> Result<u8, Failure> {
+    let config = Config::load(&work.variables)?;
+    match command {
+        LedgerCommand::Check { deep } => check(work, &config, *deep),
+        LedgerCommand::Repair => repair(work, &config),
+        LedgerCommand::Backup { file } => backup(work, &config, file.as_deref()),
+        LedgerCommand::Export { file } => export(work, &config, file),
+        LedgerCommand::Import { file } => import(work, &config, file),
+        LedgerCommand::Compact { force } => compact(work, &config, *force),
+    }
+}
+
+fn tell<T: Serialize>(work: &Work, document: &T, told: impl FnOnce(&T) -> String) {
+    if work.output.json {
+        work.output.document(document);
+    } else {
+        work.output.text(&told(document));
+    }
+}
+
+fn check(work: &Work, config: &Config, deep: bool) -> Result<u8, Failure> {
+    let depth = if deep { Depth::Pages } else { Depth::Rows };
+    let checked = alpine_ledger::check(&config.ledger.value, work.options(config), depth)?;
+    tell(
+        work,
+        &CheckDocument::new(&checked, deep),
+        CheckDocument::told,
+    );
+    if checked.is_sound() {
+        return Ok(0);
+    }
+    if !work.output.json {
+        let next = work.output.command("alpine ledger repair");
+        work.output.note(&format!("hint: {next}"));
+    }
+    Ok(UNSOUND)
+}
+
+fn repair(work: &Work, config: &Config) -> Result<u8, Failure> {
+    let path = &config.ledger.value;
+    let repaired = alpine_ledger::repair(path, work.options(config)).map_err(|error| {
+        let failure = Failure::from(error);
+        if failure.code != ErrorCode::LedgerCorrupt {
+            return failure;
+        }
+        // Too little is left; a backup or an export can take its place once it is out of the way.
+        let aside = format!("{}.damaged", path.display());
+        failure.next(format!(
+            "mv -n {} {}",
+            quoted(&path.to_string_lossy()),
+            quoted(&aside)
+        ))
+    })?;
+    tell(work, &RepairDocument::new(&repaired), RepairDocument::told);
+    Ok(if repaired.after.is_sound() {
+        0
+    } else {
+        UNSOUND
+    })
+}
+
+/// The ledger, which must be there.
+fn existing(work: &Work, config: &Config) -> Result<Ledger, Failure> {
+    let path = &config.ledger.value;
+    if fs::symlink_metadata(path).is_ok() {
+        return work.ledger(config);
+    }
+    let cause = format!("there is no ledger at `{}` yet", path.display());
+    Err(Failure::new(ErrorCode::LedgerUnavailable, cause)
+        .must_change()
+        .next("alpine config"))
+}
+
+/// Refuses a file that is there.
+fn new_file(path: &Path, command: &str) -> Result<(), Failure> {
+    if fs::symlink_metadata(path).is_ok() {
+        let cause = format!("`{}` is there already", path.display());
+        return Err(usage(cause, command));
+    }
+    Ok(())
+}
+
+fn backup(work: &Work, config: &Config, file: Option<&Path>) -> Result<u8, Failure> {
+    let path = match file {
+        Some(file) => file.to_owned(),
+        None => beside(work, &config.ledger.value),
+    };
+    new_file(&path, "alpine ledger backup")?;
+    let ledger = existing(work, config)?;
+    let saved = ledger.backup(&path);
+    ledger.close();
+    tell(work, &BackupDocument::new(&saved?), BackupDocument::told);
+    Ok(0)
+}
+
+/// A file beside the ledger, named after the time.
+fn beside(work: &Work, ledger: &Path) -> PathBuf {
+    let now = work.setup.env().clock.now().to_string().replace(':', "");
+    let mut name = ledger.as_os_str().to_owned();
+    name.push(format!(".{now}.backup"));
+    name.into()
+}
+
+fn export(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
+    let ledger = existing(work, config)?;
+    if file == Path::new("-") {
+        // A reader that is slow must not keep a transaction open: the file would grow.
+        let mut text = Vec::new();
+        ledger.export(&mut text)?;
+        work.output.raw(&text);
+        return Ok(0);
+    }
+    new_file(file, "alpine ledger export -")?;
+    let failed = |error: io::Error| {
+        let cause = format!("`{}` can't be written: {error}", file.display());
+        Failure::new(ErrorCode::LedgerUnavailable, cause).next("alpine ledger export -")
+    };
+    let out = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(failed)?;
+    let exported = write_export(&ledger, &out).and_then(|exported| {
+        out.sync_all().map_err(failed)?;
+        Ok(exported)
+    });
+    if exported.is_err() {
+        // Half of an export is none; it was not there before.
+        drop(fs::remove_file(file));
+    }
+    tell(
+        work,
+        &ExportDocument::new(file, &exported?),
+        ExportDocument::told,
+    );
+    Ok(0)
+}
+
+fn write_export(ledger: &Ledger, out: &File) -> Result<alpine_ledger::Exported, Failure> {
+    Ok(ledger.export(&mut BufWriter::new(out))?)
+}
+
+fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
+    if let Err(error) = File::open(file) {
+        let cause = format!("`{}` can't be opened: {error}", file.display());
+        return Err(usage(cause, "alpine ledger import --help"));
+    }
+    home::make(&config.home.value)?;
+    let path = &config.ledger.value;
+    let redact = |text: &str| work.redactor().redact(text);
+    let given = quoted(&file.to_string_lossy());
+    match alpine_ledger::import(path, work.options(config), file, &redact)? {
+        Imported::Done { sessions, moved } => {
+            let document = ImportDocument::new(sessions, false, moved.as_deref());
+            tell(work, &document, ImportDocument::told);
+            Ok(0)
+        }
+        Imported::Again { sessions } => {
+            let document = ImportDocument::new(sessions, true, None);
+            tell(work, &document, ImportDocument::told);
+            Ok(0)
+        }
+        Imported::Taken => {
+            let cause = format!(
+                "the ledger `{}` is not empty: nothing was imported",
+                path.display()
+            );
+            let other = quoted(&format!("{}.imported", path.display()));
+            let next = format!("ALPINE_LEDGER_PATH={other} alpine ledger import {given}");
+            Err(Failure::conflict(cause).next(next))
+        }
+        Imported::Refused { what } => {
+            let cause = format!("`{}` can't be imported: {what}", file.display());
+            Err(Failure::new(ErrorCode::LedgerIncompatible, cause)
+                .next("alpine ledger import --help"))
+        }
+    }
+}
+
+fn compact(work: &Work, config: &Config, force: bool) -> Result<u8, Failure> {
+    let path = &config.ledger.value;
+    let mut all = Retained::default();
+    if fs::symlink_metadata(path).is_ok() {
+        let ledger = work.ledger(config)?;
+        loop {
+            let done = ledger.retain(&Retention::default(), BATCH);
+            if done.is_err() {
+                ledger.close();
+            }
+            let done = done?;
+            all.sessions += done.sessions;
+            all.events += done.events;
+            if !done.more {
+                break;
+            }
+        }
+        ledger.close();
+    }
+    let compacted = alpine_ledger::compact(path, work.options(config), force)?;
+    tell(
+        work,
+        &CompactDocument::new(&all, &compacted),
+        CompactDocument::told,
+    );
+    Ok(0)
+}

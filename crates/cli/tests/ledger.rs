@@ -1,0 +1,334 @@
+//! `alpine ledger`: the shipped program on ledgers that the tests write and damage.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use alpine_ledger::{
+    Admission, AuditRecord, Ledger, NewSession, Options, Outcome, SessionId, State, Timestamp,
+};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A home of its own, and nothing of the caller's environment.
+struct World {
+    directory: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(world.path("home")).unwrap();
+        fs::set_permissions(world.path("home"), fs::Permissions::from_mode(0o700)).unwrap();
+        world
+    }
+
+    /// With a session that has failed, and an audit record.
+    fn recorded() -> Self {
+        let world = Self::new();
+        let ledger = world.ledger();
+        let new = NewSession {
+            owner: "tester".to_owned(),
+            client_request_id: "r1".to_owned(),
+            repo_url: "https://example.com/repo.git".to_owned(),
+            branch: "main".to_owned(),
+            public: true,
+            provider: "local".to_owned(),
+            agent: "none".to_owned(),
+            name: Some("first".to_owned()),
+            request: Value::Null,
+        };
+        let admitted = ledger.write(|tx| tx.admit(&new, "f", "sbx_1", "tester"));
+        let Admission::Run(grant) = admitted.unwrap() else {
+            unreachable!("a new session");
+        };
+        ledger
+            .write(|tx| {
+                tx.transition(&grant.token, State::Failing, "test", |_| {})?;
+                tx.transition(&grant.token, State::Failed, "test", |_| {})?;
+                tx.put_audit(&AuditRecord {
+                    actor: "admin".to_owned(),
+                    session_id: grant.session.session_id.clone(),
+                    action: "down".to_owned(),
+                    reason: "test".to_owned(),
+                    at: Timestamp(1),
+                })?;
+                tx.finish(&grant.token, &Outcome::Succeeded(Value::Null))
+            })
+            .unwrap();
+        ledger.close();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn ledger_path(&self) -> PathBuf {
+        self.path("home/ledger.redb")
+    }
+
+    fn ledger(&self) -> Ledger {
+        Ledger::open(&self.ledger_path(), Options::new()).unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_alpine"));
+        let folder = program.parent().unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", folder.display()))
+            .env("HOME", self.directory.path())
+            .env("ALPINE_HOME", self.path("home"))
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).arg("--json").output().unwrap()
+    }
+
+    /// The one document, of a run that ends with that status.
+    #[track_caller]
+    fn document(&self, arguments: &[&str], status: i32) -> Value {
+        let output = self.run(arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["schema_version"], "v1");
+        document
+    }
+
+    /// Pastes what a failure says to do into a shell.
+    #[track_caller]
+    fn paste(&self, next: &Value) -> Output {
+        let next = next.as_str().unwrap();
+        let mut shell = self.command(&[]);
+        let variables: Vec<_> = shell
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        shell = Command::new("/bin/sh");
+        let output = shell
+            .args(["-c", next])
+            .env_clear()
+            .envs(variables)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{next}: {output:?}");
+        output
+    }
+
+    /// Overwrites what is recorded of the session's name, wherever it stands.
+    fn damage(&self) {
+        let mut bytes = fs::read(self.ledger_path()).unwrap();
+        let wanted = b"https://example.com/repo.git";
+        let places: Vec<usize> = bytes
+            .windows(wanted.len())
+            .enumerate()
+            .filter_map(|(at, found)| (found == wanted).then_some(at))
+            .collect();
+        for at in places {
+            bytes[at] ^= 1;
+        }
+        fs::write(self.ledger_path(), bytes).unwrap();
+    }
+}
+
+#[test]
+fn without_a_ledger_nothing_is_made() {
+    let world = World::new();
+    let checked = world.document(&["ledger", "check"], 0);
+    assert_eq!(
+        (&checked["sound"], &checked["ledger_id"]),
+        (&json!(true), &Value::Null)
+    );
+    world.document(&["ledger", "repair"], 0);
+    world.document(&["ledger", "compact"], 0);
+    for command in ["backup", "export"] {
+        let failure = world.document(&["ledger", command], 1);
+        assert_eq!(failure["error_code"], "ERR_LEDGER_UNAVAILABLE");
+    }
+    assert!(!world.ledger_path().exists());
+}
+
+#[test]
+fn a_sound_ledger_is_checked_backed_up_exported_and_comes_back() {
+    let world = World::recorded();
+    let checked = world.document(&["ledger", "check", "--deep"], 0);
+    assert_eq!(checked["problem_count"], 0);
+    assert_eq!(checked["rows"]["sessions"], 1);
+    assert_eq!(checked["next_step"], Value::Null);
+    let saved = world.document(&["ledger", "backup"], 0);
+    let backup = saved["path"].as_str().unwrap();
+    assert!(backup.ends_with(".backup") && Path::new(backup).is_file());
+    let file = world.path("out.jsonl");
+    let exported = world.document(&["ledger", "export", "out.jsonl"], 0);
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(world.run(&["ledger", "export"]).stdout, text.as_bytes());
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["blake3"], exported["blake3"]);
+    for again in [
+        &["ledger", "export", "out.jsonl"],
+        &["ledger", "backup", backup],
+    ] {
+        assert_eq!(world.document(again, 1)["error_code"], "ERR_USAGE");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    for from in [file.to_str().unwrap(), backup] {
+        let other = World::new();
+        let imported = other.document(&["ledger", "import", from], 0);
+        assert_eq!(
+            imported,
+            json!({"schema_version": "v1", "sessions": 1, "reused": false, "moved_to": null})
+        );
+        assert_eq!(
+            other.document(&["ledger", "import", from], 0)["reused"],
+            true
+        );
+        assert_eq!(
+            other.document(&["ledger", "check", "--deep"], 0)["sound"],
+            true
+        );
+    }
+}
+
+#[test]
+fn a_ledger_that_holds_something_is_not_imported_over() {
+    let world = World::recorded();
+    let other = World::recorded();
+    other.document(&["ledger", "export", "out.jsonl"], 0);
+    let from = other.path("out.jsonl");
+    let failure = world.document(&["ledger", "import", from.to_str().unwrap()], 1);
+    assert_eq!(failure["error_code"], "ERR_OPERATION_CONFLICT");
+    world.paste(&failure["next_step"]);
+    assert!(world.path("home/ledger.redb.imported").is_file());
+    assert_eq!(
+        world.document(&["ledger", "check"], 0)["rows"]["sessions"],
+        1
+    );
+}
+
+#[test]
+fn what_can_not_be_imported_is_refused() {
+    let world = World::new();
+    fs::write(world.path("junk"), "junk").unwrap();
+    let failure = world.document(&["ledger", "import", "junk"], 2);
+    assert_eq!(failure["error_code"], "ERR_LEDGER_INCOMPATIBLE");
+    world.paste(&failure["next_step"]);
+    let missing = world.document(&["ledger", "import", "missing"], 1);
+    assert_eq!(missing["error_code"], "ERR_USAGE");
+    assert!(!world.ledger_path().exists());
+}
+
+#[test]
+fn a_damaged_ledger_is_told_and_what_is_told_repairs_it() {
+    let world = World::recorded();
+    world.damage();
+    let damaged = fs::read(world.ledger_path()).unwrap();
+    let checked = world.document(&["ledger", "check"], 2);
+    assert_eq!(checked["sound"], false);
+    assert!(checked["problem_count"].as_u64().unwrap() > 0);
+    assert!(!checked["problems"].as_array().unwrap().is_empty());
+    let mut list = world.command(&["list", "--json"]);
+    let listed = list.env("ALPINE_PRINCIPAL_ID", "tester").output().unwrap();
+    let failure: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(failure["error_code"], "ERR_LEDGER_CORRUPT");
+    assert_eq!(failure["next_step"], checked["next_step"]);
+    let told = world.paste(&failure["next_step"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    let backup = told.trim().rsplit(": ").next().unwrap();
+    assert_eq!(fs::read(backup).unwrap().len(), damaged.len());
+    assert_eq!(
+        world.document(&["ledger", "check", "--deep"], 0)["sound"],
+        true
+    );
+    let again = world.document(&["ledger", "repair"], 0);
+    assert_eq!(again["backup"], Value::Null);
+    let mut list = world.command(&["list", "--json"]);
+    let listed = list.env("ALPINE_PRINCIPAL_ID", "tester").output().unwrap();
+    assert!(listed.status.success());
+}
+
+#[test]
+fn a_file_that_is_too_damaged_goes_out_of_the_way() {
+    let world = World::recorded();
+    world.document(&["ledger", "export", "out.jsonl"], 0);
+    fs::write(world.ledger_path(), "").unwrap();
+    let failure = world.document(&["ledger", "repair"], 2);
+    assert_eq!(failure["error_code"], "ERR_LEDGER_CORRUPT");
+    world.paste(&failure["next_step"]);
+    assert!(world.path("home/ledger.redb.damaged").exists());
+    assert_eq!(
+        world.document(&["ledger", "import", "out.jsonl"], 0)["sessions"],
+        1
+    );
+}
+
+#[test]
+fn the_predecessors_file_is_imported_by_what_its_refusal_says() {
+    let world = World::new();
+    let id = "ses_00000000000000aa";
+    let text = json!({"schema_version": "v1", "sessions": {id: {
+        "schema_version": "v1", "session_id": id, "principal_id": "tester",
+        "repo_url": "https://user:hunter2hunter2@example.com/repo.git", "branch": "main",
+        "state": "ready", "started_at": "2025-01-02T03:04:05Z", "updated_at": "2025-01-02T03:04:05Z"}},
+        "idempotency": {"up:tester:r1": {"operation_id": "op_00000000000000aa", "session_id": id,
+        "action": "up", "request_fingerprint": "x"}}});
+    fs::write(world.ledger_path(), text.to_string()).unwrap();
+    fs::set_permissions(world.ledger_path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        let output = command
+            .arg("--json")
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let failure = run(&["list"]);
+    assert_eq!(failure["error_code"], "ERR_LEDGER_INCOMPATIBLE");
+    world.paste(&failure["next_step"]);
+    assert_eq!(run(&["status", "ses_00000000"])["state"], "failed");
+    let listed = run(&["list", "--all"]);
+    assert_eq!(listed["sessions"][0]["session_id"], id);
+    assert!(!listed.to_string().contains("hunter2"), "{listed}");
+    let exported = world.run(&["ledger", "export"]).stdout;
+    assert!(!String::from_utf8(exported).unwrap().contains("hunter2"));
+    assert_eq!(run(&["down", id])["state"], "failed");
+    assert_eq!(
+        fs::read_to_string(world.path("home/ledger.redb.predecessor")).unwrap(),
+        text.to_string()
+    );
+}
+
+#[test]
+fn a_compaction_keeps_everything() {
+    let world = World::recorded();
+    let before = world.run(&["ledger", "export"]).stdout;
+    assert_eq!(
+        world.document(&["ledger", "compact"], 0)["compacted"],
+        false
+    );
+    let done = world.document(&["ledger", "compact", "--force"], 0);
+    assert_eq!(done["compacted"], true);
+    assert_eq!(done["sessions_removed"], 0);
+    assert_eq!(world.run(&["ledger", "export"]).stdout, before);
+    let id = SessionId::derive("tester", "r1");
+    let there = world.ledger().read(|snapshot| snapshot.session(&id));
+    assert!(there.unwrap().is_some());
+}

@@ -1,0 +1,452 @@
+//! Export and import: the same ledger comes back, or nothing is changed.
+
+use crate::upkeep::{exported, full};
+use crate::world::{kind, options_of, request};
+use alpine_ledger::{
+    Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery, OperationState,
+    Options, SessionId, State, check, import,
+};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tempfile::TempDir;
+
+fn empty() -> (TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.redb");
+    (dir, path)
+}
+
+fn run(path: &Path, from: &Path) -> Result<Imported, LedgerError> {
+    import(path, Options::new(), from, &|text| {
+        text.replace("hunter2", "[redacted]")
+    })
+}
+
+fn sound(path: &Path) {
+    let found = check(path, Options::new(), Depth::Pages).unwrap();
+    assert_eq!(found.problems, []);
+}
+
+/// The lines of an export, without the leases and what follows from them.
+fn without_leases(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter(|line| !line.contains("\"table\":\"leases\"") && !line.contains("\"blake3\""))
+        .collect()
+}
+
+fn fences(text: &str) -> Vec<u64> {
+    text.lines()
+        .filter(|line| line.contains("\"table\":\"leases\""))
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["value"]["fence"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn an_export_comes_back_as_it_was_and_no_fence_goes_down() {
+    let world = full();
+    let text = exported(&world.ledger);
+    assert_eq!(exported(&world.ledger), text, "equal ledgers, equal bytes");
+    let (dir, path) = empty();
+    let file = dir.path().join("export.jsonl");
+    fs::write(&file, &text).unwrap();
+    let done = run(&path, &file).unwrap();
+    assert_eq!(
+        done,
+        Imported::Done {
+            sessions: 15,
+            moved: None
+        }
+    );
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    sound(&path);
+    let ledger = Ledger::open(&path, options_of(&world.clock)).unwrap();
+    let back = exported(&ledger);
+    assert_eq!(without_leases(&back), without_leases(&text));
+    assert_eq!(ledger.id(), world.ledger.id());
+    let (before, after) = (fences(&text), fences(&back));
+    assert_eq!(before.len(), after.len());
+    assert!(
+        before
+            .iter()
+            .zip(&after)
+            .all(|(before, after)| after > before)
+    );
+    let list = |ledger: &Ledger| {
+        let query = ListQuery {
+            owner: None,
+            states: Vec::new(),
+            ended_since: None,
+            limit: 100,
+        };
+        ledger.read(|snapshot| snapshot.list(&query)).unwrap()
+    };
+    assert_eq!(list(&ledger), list(&world.ledger));
+}
+
+#[test]
+fn a_backup_comes_back_too() {
+    let world = full();
+    let (dir, path) = empty();
+    let file = dir.path().join("backup");
+    world.ledger.backup(&file).unwrap();
+    let done = run(&path, &file).unwrap();
+    assert_eq!(
+        done,
+        Imported::Done {
+            sessions: 15,
+            moved: None
+        }
+    );
+    sound(&path);
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    let (text, back) = (exported(&world.ledger), exported(&ledger));
+    assert_eq!(without_leases(&back), without_leases(&text));
+    assert!(fences(&text).iter().zip(fences(&back)).all(|(a, b)| *a < b));
+}
+
+#[test]
+fn the_same_file_twice_is_one_import_and_another_is_refused() {
+    let world = full();
+    let (dir, path) = empty();
+    let file = dir.path().join("export.jsonl");
+    fs::write(&file, exported(&world.ledger)).unwrap();
+    run(&path, &file).unwrap();
+    let before = exported(&Ledger::open_read(&path, Options::new()).unwrap());
+    assert_eq!(run(&path, &file).unwrap(), Imported::Again { sessions: 15 });
+    let other = dir.path().join("other.jsonl");
+    world.up(&request("me", "one more"));
+    fs::write(&other, exported(&world.ledger)).unwrap();
+    assert_eq!(run(&path, &other).unwrap(), Imported::Taken);
+    let after = exported(&Ledger::open_read(&path, Options::new()).unwrap());
+    assert_eq!(after, before);
+}
+
+#[test]
+fn an_empty_ledger_gives_way() {
+    let world = full();
+    let (dir, path) = empty();
+    let open = Ledger::open(&path, Options::new()).unwrap();
+    let file = dir.path().join("export.jsonl");
+    fs::write(&file, exported(&world.ledger)).unwrap();
+    assert!(matches!(run(&path, &file).unwrap(), Imported::Done { .. }));
+    // Who had the empty one open is told, instead of writing where it does not belong.
+    let error = open
+        .write(|tx| tx.admit(&request("me", "r"), "f", "s", "me").map(drop))
+        .unwrap_err();
+    assert_eq!(kind(&error), "unavailable");
+    sound(&path);
+}
+
+#[test]
+fn a_file_that_was_changed_or_cut_is_refused_and_nothing_is_made() {
+    let world = full();
+    let text = exported(&world.ledger);
+    let (dir, path) = empty();
+    let file = dir.path().join("export.jsonl");
+    let lines: Vec<&str> = text.lines().collect();
+    let without_one = [&lines[..3], &lines[4..]].concat().join("\n") + "\n";
+    let damaged = [
+        String::new(),
+        "{}".to_owned(),
+        "[]".to_owned(),
+        "not json".to_owned(),
+        text[..text.len() / 2].to_owned(),
+        text[..text.len() - 1].to_owned(),
+        lines[..lines.len() - 1].join("\n") + "\n",
+        text.replacen("\"reason\":\"test\"", "\"reason\":\"best\"", 1),
+        text.replacen("\"schema\":1", "\"schema\":2", 1),
+        without_one,
+        "{\"schema_version\":\"v2\",\"sessions\":{}}".to_owned(),
+    ];
+    for bytes in damaged {
+        fs::write(&file, &bytes).unwrap();
+        let done = run(&path, &file).unwrap();
+        assert!(
+            matches!(done, Imported::Refused { .. }),
+            "{done:?}: {bytes}"
+        );
+        assert!(!path.exists());
+    }
+}
+
+const STATES: [&str; 14] = [
+    "requested",
+    "provisioning",
+    "repo_syncing",
+    "installing",
+    "ready",
+    "failing",
+    "stopping",
+    "persisting",
+    "stopped_unpersisted",
+    "persist_failed",
+    "cleanup_failed",
+    "close_failed",
+    "stopped",
+    "failed",
+];
+
+fn id(number: usize) -> String {
+    format!("ses_{number:016x}")
+}
+
+/// The predecessor's file: a session in every state, without and with a durable object.
+fn predecessor() -> Value {
+    let mut sessions = serde_json::Map::new();
+    let mut idempotency = serde_json::Map::new();
+    let mut objects = serde_json::Map::new();
+    for (number, state) in STATES.iter().chain(&STATES).enumerate() {
+        let (session, up) = (id(number), format!("op_{number:016x}"));
+        let mut record = json!({
+            "schema_version": "v1",
+            "session_id": session,
+            "principal_id": "team:me",
+            "owner_principal_id": "team:me",
+            "repo_url": "https://example.com/repo.git",
+            "branch": "main",
+            "opencode_url": "http://127.0.0.1:4096",
+            "state": state,
+            "state_transitions": [
+                {"state": "requested", "timestamp": "2025-01-02T03:04:05Z", "actor": "team:me",
+                 "reason": "with hunter2", "operation_id": up},
+                {"state": state, "timestamp": "2025-01-02T03:05:00Z", "actor": "team:me",
+                 "reason": "up", "operation_id": up},
+            ],
+            "operation_history": [
+                {"operation_id": up, "idempotency_key": format!("up:team:me:r{number}"), "action": "up",
+                 "started_at": "2025-01-02T03:04:05Z", "completed_at": "2025-01-02T03:05:00Z",
+                 "terminal_state": state},
+            ],
+            "started_at": "2025-01-02T03:04:05Z",
+            "updated_at": "2025-01-02T03:05:00+00:00",
+            "lock": {"operation_id": up, "lease_expires_at": "2025-01-02T03:06:00Z"},
+        });
+        if number >= STATES.len() {
+            record["durable_object_id"] = json!(format!("obj_{number}"));
+            record["persist_attempt"] = json!(2);
+            record["persisted_at"] = json!("2025-01-02T03:04:59Z");
+            objects.insert(
+                session.clone(),
+                json!({
+                    "durable_object_id": format!("obj_{number}"),
+                    "persisted_at": "2025-01-02T03:04:59Z",
+                    "payload": {"schema_version": "v1", "session_id": session},
+                }),
+            );
+        }
+        if *state == "failed" {
+            record["last_error"] = json!({"error_code": "ERR_INSTALL_FAILED", "cause": "no hunter2",
+                "next_step": "try again", "retryable": false, "operation_id": up});
+        }
+        sessions.insert(session.clone(), record);
+        idempotency.insert(
+            format!("up:team:me:r{number}"),
+            json!({"operation_id": up,
+            "session_id": session, "action": "up", "request_fingerprint": "abc"}),
+        );
+        idempotency.insert(
+            format!("down:{session}:1"),
+            json!({"operation_id": up,
+            "session_id": session, "action": "down", "request_fingerprint": "abc"}),
+        );
+    }
+    // Nothing but what has to be there.
+    let bare = id(99);
+    sessions.insert(
+        bare.clone(),
+        json!({"schema_version": "v1", "session_id": bare,
+        "principal_id": "you", "state": "ready"}),
+    );
+    json!({"schema_version": "v1", "sessions": sessions, "idempotency": idempotency,
+        "durable_objects": objects})
+}
+
+#[test]
+fn the_predecessors_sessions_come_along() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    fs::write(&file, predecessor().to_string()).unwrap();
+    assert_eq!(
+        run(&path, &file).unwrap(),
+        Imported::Done {
+            sessions: 29,
+            moved: None
+        }
+    );
+    sound(&path);
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    assert!(!exported(&ledger).contains("hunter2"));
+    for (number, state) in STATES.iter().chain(&STATES).enumerate() {
+        let session = SessionId::from_recorded(id(number));
+        let record = ledger
+            .read(|snapshot| snapshot.session(&session))
+            .unwrap()
+            .unwrap();
+        let stored = number >= STATES.len();
+        let may_be_stored = [
+            "ready",
+            "stopping",
+            "persisting",
+            "stopped_unpersisted",
+            "persist_failed",
+            "close_failed",
+        ]
+        .contains(state);
+        let expected = if *state == "stopped" || (stored && may_be_stored) {
+            State::Stopped
+        } else {
+            State::Failed
+        };
+        assert_eq!(record.state, expected, "{number} {state}");
+        assert_eq!(record.opencode_url, None);
+        assert_eq!(record.persistence_verified, stored);
+        assert_eq!(record.durable_object_id.is_some(), stored);
+        assert!(!record.destroy_pending);
+        legal_from(&ledger, &session, state);
+        let operations = ledger
+            .read(|snapshot| snapshot.operations(&session))
+            .unwrap();
+        assert_eq!(
+            operations[0].operation_id.as_str(),
+            format!("op_{number:016x}")
+        );
+        assert!(
+            operations
+                .iter()
+                .all(|one| one.completed_at.is_some() && one.state != OperationState::Running)
+        );
+        replays(&ledger, number, expected);
+    }
+}
+
+/// The transitions after the recorded ones are edges of the table, and say why.
+#[track_caller]
+fn legal_from(ledger: &Ledger, session: &SessionId, state: &str) {
+    let all = ledger
+        .read(|snapshot| snapshot.transitions(session))
+        .unwrap();
+    assert_eq!(all[1].state, State::parse(state).unwrap());
+    for pair in all[1..].windows(2) {
+        assert!(pair[0].state.may_become(pair[1].state), "{pair:?}");
+        assert_eq!(pair[1].reason, "imported");
+    }
+}
+
+/// The same request gives what was recorded; another one under its id is refused.
+#[track_caller]
+fn replays(ledger: &Ledger, number: usize, state: State) {
+    let new = request("team:me", &format!("r{number}"));
+    let admitted = ledger
+        .write(|tx| tx.admit(&new, "f", "s", "team:me"))
+        .unwrap();
+    match admitted {
+        Admission::Replay(session, operation) => {
+            assert_eq!(state, State::Failed);
+            assert_eq!(session.session_id.as_str(), id(number));
+            assert!(operation.error.is_some() || session.last_error.is_some());
+        }
+        Admission::Conflict(Conflict::Ended(session)) => {
+            assert_eq!(state, State::Stopped);
+            assert_eq!(session.session_id.as_str(), id(number));
+        }
+        other @ (Admission::Run(_)
+        | Admission::Resume(_)
+        | Admission::Wait(..)
+        | Admission::Conflict(_)) => panic!("{other:?}"),
+    }
+    let mut other = new;
+    other.branch = "other".to_owned();
+    let admitted = ledger
+        .write(|tx| tx.admit(&other, "f", "s", "team:me"))
+        .unwrap();
+    assert!(matches!(
+        admitted,
+        Admission::Conflict(Conflict::OtherRequest(_))
+    ));
+}
+
+#[test]
+fn imported_sessions_are_found_and_listed() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    fs::write(&file, predecessor().to_string()).unwrap();
+    run(&path, &file).unwrap();
+    let ledger = Ledger::open_read(&path, Options::new()).unwrap();
+    let find = |given: &str| ledger.read(|snapshot| snapshot.find(None, given)).unwrap();
+    let bare = SessionId::from_recorded(id(99));
+    assert_eq!(find(&id(99)), Found::One(bare.clone()));
+    assert_eq!(find("ses_000000000000006"), Found::One(bare));
+    assert!(matches!(find("ses_0000"), Found::Ambiguous(_)));
+    let query = ListQuery {
+        owner: Some("team:me".to_owned()),
+        states: Vec::new(),
+        ended_since: None,
+        limit: 100,
+    };
+    let page = ledger.read(|snapshot| snapshot.list(&query)).unwrap();
+    assert_eq!(page.sessions.len(), 28);
+    assert!(
+        page.sessions
+            .iter()
+            .all(|session| session.opencode_url.is_none())
+    );
+}
+
+#[test]
+fn the_predecessors_file_is_replaced_where_it_stands_and_kept() {
+    let (_dir, path) = empty();
+    let bytes = predecessor().to_string();
+    let kept = path.with_file_name("ledger.redb.predecessor");
+    fs::write(&path, &bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let error = Ledger::open(&path, Options::new()).unwrap_err();
+    assert_eq!(kind(&error), "predecessor");
+    // An import that was killed after it had made the second name is carried on.
+    fs::hard_link(&path, &kept).unwrap();
+    let done = run(&path, &path).unwrap();
+    assert_eq!(
+        done,
+        Imported::Done {
+            sessions: 29,
+            moved: Some(kept.clone())
+        }
+    );
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bytes);
+    sound(&path);
+    assert_eq!(run(&path, &kept).unwrap(), Imported::Again { sessions: 29 });
+}
+
+#[test]
+fn a_predecessors_file_that_makes_no_sense_is_refused() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    let good = predecessor();
+    let session = id(0);
+    let cases: [(&str, Value); 5] = [
+        ("state", json!("dreaming")),
+        ("session_id", json!("ses_other")),
+        ("owner_principal_id", json!(7)),
+        ("started_at", json!("yesterday")),
+        ("operation_history", json!([{"operation_id": "../../etc"}])),
+    ];
+    for (field, value) in cases {
+        let mut bad = good.clone();
+        bad["sessions"][&session][field] = value;
+        fs::write(&file, bad.to_string()).unwrap();
+        let done = run(&path, &file).unwrap();
+        assert!(
+            matches!(done, Imported::Refused { .. }),
+            "{field}: {done:?}"
+        );
+        assert!(!path.exists());
+    }
+}

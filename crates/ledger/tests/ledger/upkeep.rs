@@ -1,0 +1,409 @@
+//! Check, repair, backup and compaction, on ledgers that are damaged row by row.
+
+use crate::world::{World, kind, named, options_of, request};
+use alpine_ledger::{
+    AuditRecord, Checked, Depth, Ledger, PersistAttempt, QuarantineRecord, Receipt, SessionId,
+    State, check, compact, repair,
+};
+use redb::{Builder, ConcurrencyMode, ReadableTable, TableDefinition};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const TABLES: [&str; 17] = [
+    "meta",
+    "sessions",
+    "by_owner",
+    "names",
+    "pending_destroys",
+    "requests",
+    "operations",
+    "session_operations",
+    "open_operations",
+    "leases",
+    "transitions",
+    "events",
+    "events_by_session",
+    "persist_attempts",
+    "receipts",
+    "audit",
+    "quarantine",
+];
+
+/// A ledger that has rows in every table.
+pub(crate) fn full() -> World {
+    let world = World::new();
+    for (number, state) in State::ALL.into_iter().skip(1).enumerate() {
+        let request = format!("r{number}");
+        world.session_in(&named("me", &request, &format!("name-{number}")), state);
+    }
+    world.up(&request("you", "open"));
+    let stopped = world.up(&request("me", "stored"));
+    let id = stopped.session.session_id.clone();
+    let way = [
+        State::Provisioning,
+        State::RepoSyncing,
+        State::Installing,
+        State::Ready,
+        State::Stopping,
+        State::Persisting,
+    ];
+    world.go(&stopped, &way);
+    let now = stopped.session.started_at;
+    let (attempt, receipt) = (attempt(now), receipt(now));
+    world
+        .ledger
+        .write(|tx| {
+            tx.put_persist_attempt(&stopped.token, &attempt)?;
+            tx.put_receipt(&stopped.token, &receipt)?;
+            tx.transition(&stopped.token, State::Stopped, "test", |session| {
+                session.destroy_pending = true;
+            })?;
+            tx.put_audit(&AuditRecord {
+                actor: "admin".to_owned(),
+                session_id: id.clone(),
+                action: "down".to_owned(),
+                reason: "test".to_owned(),
+                at: now,
+            })?;
+            tx.put_audit(&AuditRecord {
+                actor: "admin".to_owned(),
+                session_id: id.clone(),
+                action: "down".to_owned(),
+                reason: "again".to_owned(),
+                at: now,
+            })?;
+            tx.put_quarantine(&QuarantineRecord {
+                sandbox_id: "sbx_stray".to_owned(),
+                provider: "local".to_owned(),
+                session_id: "ses_gone".to_owned(),
+                found_at: now,
+                durable_object_id: None,
+                reaped_at: None,
+            })
+        })
+        .unwrap();
+    world
+}
+
+fn attempt(at: alpine_ledger::Timestamp) -> PersistAttempt {
+    PersistAttempt {
+        generation: 1,
+        persisted_at: at,
+        payload: "{}".to_owned(),
+        staged: None,
+    }
+}
+
+fn receipt(at: alpine_ledger::Timestamp) -> Receipt {
+    Receipt {
+        generation: 1,
+        durable_object_id: "obj_1".to_owned(),
+        persisted_at: at,
+        payload_digest: "d".to_owned(),
+        snapshot_digest: None,
+        verified_at: at,
+    }
+}
+
+fn checked(world: &World, depth: Depth) -> Checked {
+    check(&world.path(), options_of(&world.clock), depth).unwrap()
+}
+
+pub(crate) fn exported(ledger: &Ledger) -> String {
+    let mut text = Vec::new();
+    ledger.export(&mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+/// Changes a table behind the ledger's back: its first row is given to `change`, which gives the value back.
+fn damage(world: &World, table: &'static str, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) {
+    world.ledger.close();
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter);
+    let database = builder.open(world.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut rows = transaction.open_table(Rows::new(table)).unwrap();
+        let (key, value) = {
+            let (key, value) = rows.first().unwrap().unwrap();
+            (key.value().to_vec(), value.value().to_vec())
+        };
+        match change(value) {
+            Some(value) => drop(rows.insert(key.as_slice(), value.as_slice()).unwrap()),
+            None => drop(rows.remove(key.as_slice()).unwrap()),
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+fn flip(mut value: Vec<u8>) -> Option<Vec<u8>> {
+    let last = value.len() - 1;
+    value[last] ^= 1;
+    Some(value)
+}
+
+#[test]
+fn a_ledger_with_rows_in_every_table_is_sound() {
+    let world = full();
+    for depth in [Depth::Rows, Depth::Pages] {
+        let found = checked(&world, depth);
+        assert_eq!(found.problems, []);
+        assert_eq!(found.ledger_id.as_deref(), Some(world.ledger.id()));
+        for table in TABLES {
+            assert!(found.rows[table] > 0, "{table}");
+        }
+    }
+    let names: Vec<_> = fs::read_dir(world.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names.len(), 2, "a check leaves nothing: {names:?}");
+}
+
+#[test]
+fn no_ledger_is_a_sound_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.redb");
+    let found = check(&path, alpine_ledger::Options::new(), Depth::Pages).unwrap();
+    assert!(found.is_sound() && found.ledger_id.is_none());
+    assert!(!path.exists());
+}
+
+/// Damages, checks, repairs, and checks again.
+#[track_caller]
+fn found_and_repaired(
+    world: &World,
+    whole: &[u8],
+    table: &'static str,
+    change: fn(Vec<u8>) -> Option<Vec<u8>>,
+) {
+    fs::write(world.path(), whole).unwrap();
+    damage(world, table, change);
+    let found = checked(world, Depth::Rows);
+    assert!(!found.is_sound(), "{table}");
+    let damaged = fs::read(world.path()).unwrap();
+    let repaired = repair(&world.path(), options_of(&world.clock)).unwrap();
+    assert_eq!(repaired.before.problem_count, found.problem_count);
+    assert_eq!(repaired.after.problems, [], "{table}");
+    let backup = repaired.backup.unwrap();
+    assert_eq!(
+        fs::metadata(&backup).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let kept = fs::read(&backup).unwrap();
+    assert_eq!(kept.len(), damaged.len(), "{table}");
+    assert!(checked(world, Depth::Pages).is_sound(), "{table}");
+    // It can be worked with: a new session, and a new operation on each that is left.
+    let after = world.other(|_| {});
+    assert_eq!(after.id(), world.ledger.id());
+    let ids: Vec<SessionId> = after
+        .read(|snapshot| snapshot.unfinished(None))
+        .unwrap()
+        .into_iter()
+        .map(|session| session.session_id)
+        .collect();
+    assert!(ids.len() >= 9, "{table}: {ids:?}");
+    after
+        .write(|tx| tx.admit(&request("me", "new"), "f", "sbx_2", "me"))
+        .unwrap();
+    after.close();
+    assert_eq!(checked(world, Depth::Rows).problems, [], "{table}");
+}
+
+/// A full ledger that nobody has open, and its bytes.
+fn at_rest() -> (World, Vec<u8>) {
+    let world = full();
+    world.ledger.close();
+    let whole = fs::read(world.path()).unwrap();
+    (world, whole)
+}
+
+#[test]
+fn a_row_that_was_changed_is_found_and_repaired() {
+    let (world, whole) = at_rest();
+    for table in TABLES {
+        found_and_repaired(&world, &whole, table, flip);
+    }
+}
+
+#[test]
+fn a_row_that_is_missing_is_found_and_repaired() {
+    // Nothing says that there was an attempt, a receipt or a quarantined sandbox.
+    let optional = ["meta", "persist_attempts", "receipts", "quarantine"];
+    for table in TABLES.into_iter().filter(|table| !optional.contains(table)) {
+        found_and_repaired(&world, &whole, table, |_| None);
+    }
+}
+
+#[test]
+fn a_damaged_index_is_made_again_and_nothing_is_lost() {
+    for table in [
+        "by_owner",
+        "names",
+        "pending_destroys",
+        "open_operations",
+        "events_by_session",
+    ] {
+        let world = full();
+        let before = exported(&world.ledger);
+        damage(&world, table, |_| None);
+        let repaired = repair(&world.path(), options_of(&world.clock)).unwrap();
+        assert_eq!(repaired.lost, 0);
+        assert!(exported(&world.other(|_| {})) == before, "{table}");
+    }
+}
+
+#[test]
+fn a_sound_ledger_is_not_repaired() {
+    let world = full();
+    world.ledger.close();
+    let before = fs::read(world.path()).unwrap();
+    let repaired = repair(&world.path(), options_of(&world.clock)).unwrap();
+    assert!(repaired.backup.is_none() && repaired.after.is_sound());
+    assert_eq!(fs::read(world.path()).unwrap(), before);
+}
+
+#[test]
+fn what_can_not_be_repaired_is_left_as_it_is() {
+    let world = full();
+    world.ledger.close();
+    let whole = fs::read(world.path()).unwrap();
+    for bytes in [&b""[..], &whole[..320], &whole[..4096]] {
+        fs::write(world.path(), bytes).unwrap();
+        let error = repair(&world.path(), options_of(&world.clock)).unwrap_err();
+        assert!(
+            ["corrupt", "incompatible"].contains(&kind(&error)),
+            "{error}"
+        );
+        assert_eq!(fs::read(world.path()).unwrap(), bytes);
+        match check(&world.path(), options_of(&world.clock), Depth::Pages) {
+            Ok(found) => assert!(!found.is_sound()),
+            Err(error) => assert_eq!(kind(&error), "incompatible", "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_page_is_found_out_by_the_deep_check() {
+    let world = full();
+    world.ledger.close();
+    let whole = fs::read(world.path()).unwrap();
+    let mut found = 0;
+    for page in (4096..whole.len()).step_by(4096) {
+        let bytes = &whole[page..(page + 4096).min(whole.len())];
+        if bytes.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let mut damaged = whole.clone();
+        damaged[page..(page + 64).min(whole.len())].fill(0xA5);
+        fs::write(world.path(), &damaged).unwrap();
+        // Pages that nothing uses any more may be anything.
+        if let Ok(checked) = check(&world.path(), options_of(&world.clock), Depth::Pages) {
+            found += u32::from(!checked.is_sound());
+        }
+    }
+    assert!(found >= 10, "{found}");
+}
+
+#[test]
+fn a_backup_while_others_write_is_one_state() {
+    let world = full();
+    let done = AtomicBool::new(false);
+    let backups = std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (ledger, done) = (world.other(|_| {}), &done);
+            scope.spawn(move || {
+                let mut number = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let new = request(&format!("w{writer}"), &format!("r{number}"));
+                    ledger.write(|tx| tx.admit(&new, "f", "s", "me")).unwrap();
+                    number += 1;
+                }
+            });
+        }
+        let ledger = world.other(|_| {});
+        let mut backups = Vec::new();
+        for number in 0..6 {
+            let path = world.dir.path().join(format!("backup-{number}"));
+            backups.push(ledger.backup(&path));
+        }
+        done.store(true, Ordering::SeqCst);
+        backups
+    });
+    let mut events = 0;
+    for backup in backups {
+        let backup = backup.unwrap();
+        let mode = fs::metadata(&backup.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let found = check(&backup.path, options_of(&world.clock), Depth::Pages).unwrap();
+        assert_eq!(found.problems, []);
+        assert_eq!(found.rows.values().sum::<u64>(), backup.rows);
+        assert!(found.rows["events"] >= events, "a later one has no less");
+        events = found.rows["events"];
+    }
+}
+
+#[test]
+fn a_backup_overwrites_nothing() {
+    let world = full();
+    let path = world.dir.path().join("precious");
+    fs::write(&path, "precious").unwrap();
+    let error = world.ledger.backup(&path).unwrap_err();
+    assert_eq!(kind(&error), "unavailable");
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn a_compaction_is_seen_by_those_who_have_the_file_open() {
+    let world = full();
+    let other = world.other(|_| {});
+    let held = other
+        .write(|tx| tx.admit(&request("me", "held"), "f", "s", "me"))
+        .unwrap();
+    let alpine_ledger::Admission::Run(grant) = held else {
+        panic!("{held:?}");
+    };
+    let before = exported(&other);
+    let small = compact(&world.path(), options_of(&world.clock), false).unwrap();
+    assert!(!small.done, "{small:?}");
+    let done = compact(&world.path(), options_of(&world.clock), true).unwrap();
+    assert!(done.done && done.after <= done.before, "{done:?}");
+    assert!(exported(&other) == before, "fences, too, are as they were");
+    // The holder goes on with its lease, on the new file, without having noticed.
+    other.write(|tx| tx.renew(&grant.token)).unwrap();
+    other
+        .write(|tx| tx.transition(&grant.token, State::Provisioning, "test", |_| {}))
+        .unwrap();
+    let seen = world.session(&grant.session.session_id).state;
+    assert_eq!(seen, State::Provisioning);
+    assert_eq!(checked(&world, Depth::Pages).problems, []);
+}
+
+#[test]
+fn writers_lose_nothing_while_the_file_is_compacted() {
+    let world = World::new();
+    const EACH: usize = 60;
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let ledger = world.other(|_| {});
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let new = request(&format!("w{writer}"), &format!("r{number}"));
+                    ledger.write(|tx| tx.admit(&new, "f", "s", "me")).unwrap();
+                }
+            });
+        }
+        for _ in 0..8 {
+            compact(&world.path(), options_of(&world.clock), true).unwrap();
+        }
+    });
+    let sessions = world
+        .ledger
+        .read(|snapshot| snapshot.unfinished(None))
+        .unwrap();
+    assert_eq!(sessions.len(), 4 * EACH);
+    assert_eq!(checked(&world, Depth::Pages).problems, []);
+}
