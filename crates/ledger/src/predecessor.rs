@@ -2,6 +2,7 @@
 //! ids, and have no sandbox here: those that had not ended are ended.
 
 mod document;
+mod history;
 mod session;
 
 pub(crate) use document::Document;

@@ -233,6 +233,7 @@ fn a_row_that_was_changed_is_found_and_repaired() {
 fn a_row_that_is_missing_is_found_and_repaired() {
     // Nothing says that there was an attempt, a receipt or a quarantined sandbox.
     let optional = ["meta", "persist_attempts", "receipts", "quarantine"];
+    let (world, whole) = at_rest();
     for table in TABLES.into_iter().filter(|table| !optional.contains(table)) {
         found_and_repaired(&world, &whole, table, |_| None);
     }
