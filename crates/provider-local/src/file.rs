@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether a file has to outlive a loss of power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,60 @@ pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
     replace(path, text, Flush::No).map_err(|source| io_error(path, &source))
 }
 
+/// Replaces a file that has one writer at a time, in one step. What a writer that was killed left is replaced too.
+pub(crate) fn write_alone(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
+    remove(&part_of(path))?;
+    replace_by(&part_of(path), path, text, Flush::Yes).map_err(|source| io_error(path, &source))
+}
+
+/// Where [`write_alone`] writes first.
+pub(crate) fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
+/// Makes a file of random text, whole and flushed; one that is there already stays.
+pub(crate) fn draw(path: &Path) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:08x}.part", random_u32()));
+    let part = path.with_file_name(name);
+    let text: String = (0..4).map(|_| format!("{:08x}", random_u32())).collect();
+    let made = write_new(&part, text.as_bytes(), Flush::Yes)
+        .and_then(|()| std::fs::hard_link(&part, path));
+    // The name that stays is the other one.
+    let _ = std::fs::remove_file(&part);
+    match made {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(source),
+        Ok(()) | Err(_) => flush_names(path),
+    }
+}
+
+/// Flushes the directory that a file is in.
+fn flush_names(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), ProviderError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(path, &source)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether a directory is there. That it can't be told is an error: it proves nothing.
+pub(crate) fn is_dir(path: &Path) -> Result<bool, ProviderError> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(io_error(path, &source)),
+    }
+}
+
 /// Makes a file that was not there.
 pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     write_new(path, text, Flush::No)
@@ -51,19 +105,20 @@ pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
 fn replace(path: &Path, text: &[u8], flush: Flush) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:08x}.part", random_u32()));
-    let part = path.with_file_name(name);
-    let written = write_new(&part, text, flush).and_then(|()| std::fs::rename(&part, path));
+    replace_by(&path.with_file_name(name), path, text, flush)
+}
+
+fn replace_by(part: &Path, path: &Path, text: &[u8], flush: Flush) -> io::Result<()> {
+    let written = write_new(part, text, flush).and_then(|()| std::fs::rename(part, path));
     if let Err(source) = written {
-        // What can't be removed now is removed with the directory.
-        let _ = std::fs::remove_file(&part);
+        // What can't be removed now is removed with the directory, or by the next writer.
+        let _ = std::fs::remove_file(part);
         return Err(source);
     }
-    if flush == Flush::Yes
-        && let Some(directory) = path.parent()
-    {
-        File::open(directory)?.sync_all()?;
+    match flush {
+        Flush::Yes => flush_names(path),
+        Flush::No => Ok(()),
     }
-    Ok(())
 }
 
 fn write_new(path: &Path, text: &[u8], flush: Flush) -> io::Result<()> {

@@ -21,7 +21,7 @@ pub(crate) async fn inspect(
     request: InspectRequest,
 ) -> Result<InspectReply, ProviderError> {
     let sandbox = local.home.sandbox(&request.sandbox_id);
-    let state = record::state(&sandbox)?;
+    let state = record::state(&local.home, &sandbox)?;
     let probe = match state {
         SandboxState::Missing | SandboxState::Unknown => None,
         SandboxState::Running | SandboxState::Exited if !request.probe => None,
@@ -121,7 +121,7 @@ pub(crate) fn list(local: &Local, request: &ListRequest) -> Result<ListReply, Pr
                 sandbox_id: id,
                 session_id: intent.session_id,
                 // One sandbox that can't be looked at must not hide the others.
-                state: record::state(&sandbox).unwrap_or(SandboxState::Unknown),
+                state: record::state(&local.home, &sandbox).unwrap_or(SandboxState::Unknown),
             });
         }
     }

@@ -4,8 +4,9 @@
 //! than the highest that was seen are refused. What takes long is done outside that lock and published under it, after
 //! the fence was looked at again, so that a caller that was overtaken changes nothing.
 
-use crate::file::{self, Flush, io_error};
+use crate::file::{self, io_error};
 use crate::layout::{Home, Sandbox};
+use crate::made;
 use alpine_provider_api::{ErrorKind, ProviderError, SandboxId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -72,15 +73,15 @@ pub(crate) fn lock(home: &Home, id: &SandboxId) -> Result<Guard, ProviderError> 
 /// Admits a call to a sandbox that has to be there.
 pub(crate) fn admit(home: &Home, id: &SandboxId, fence: u64) -> Result<Sandbox, ProviderError> {
     let sandbox = home.sandbox(id);
-    if !home.root().is_dir() {
-        return Err(not_found(id));
+    if !file::is_dir(home.root())? {
+        return Err(made::absent(home, &sandbox));
     }
     home.make()?;
     let guard = lock(home, id)?;
     refuse_destroyed(home, id)?;
-    if !sandbox.dir.is_dir() {
-        return Err(not_found(id));
-    }
+    must_be_there(home, &sandbox)?;
+    // One that was made before there were notes is noted now; a full disk must not keep it from being stopped.
+    let _ = made::note(&guard, home, id);
     raise_fence(&guard, &sandbox, fence)?;
     Ok(sandbox)
 }
@@ -94,11 +95,17 @@ pub(crate) fn publish<T>(
 ) -> Result<T, ProviderError> {
     let guard = lock(home, &sandbox.id)?;
     refuse_destroyed(home, &sandbox.id)?;
-    if !sandbox.dir.is_dir() {
-        return Err(not_found(&sandbox.id));
-    }
+    must_be_there(home, sandbox)?;
     raise_fence(&guard, sandbox, fence)?;
     step()
+}
+
+/// Refuses a sandbox that is not there; says that it is gone only where that is proven.
+pub(crate) fn must_be_there(home: &Home, sandbox: &Sandbox) -> Result<(), ProviderError> {
+    match file::is_dir(&sandbox.dir)? {
+        true => Ok(()),
+        false => Err(made::absent(home, sandbox)),
+    }
 }
 
 /// Refuses an id that was destroyed.
@@ -121,9 +128,9 @@ pub(crate) fn tombstone(home: &Home, id: &SandboxId) -> Result<Option<u64>, Prov
 
 /// Remembers that an id was destroyed.
 pub(crate) fn bury(home: &Home, id: &SandboxId, fence: u64) -> Result<(), ProviderError> {
-    let stone = Tombstone { version: 1, fence };
-    let path = home.tombstones().join(id.as_str());
-    file::write_json(&path, &stone, Flush::Yes)
+    let stone = serde_json::to_vec(&Tombstone { version: 1, fence })
+        .map_err(|source| ProviderError::new(ErrorKind::Internal, source.to_string()))?;
+    file::write_alone(&home.tombstones().join(id.as_str()), &stone)
 }
 
 /// Refuses a fence lower than the highest seen, and remembers a higher one.
@@ -174,9 +181,4 @@ pub(crate) fn fenced(id: &SandboxId, fence: u64, seen: u64) -> ProviderError {
         ErrorKind::Fenced,
         format!("fence {fence} of sandbox `{id}` is lower than {seen}, which was seen already"),
     )
-}
-
-/// There is no such sandbox.
-pub(crate) fn not_found(id: &SandboxId) -> ProviderError {
-    ProviderError::new(ErrorKind::NotFound, format!("there is no sandbox `{id}`"))
 }

@@ -23,7 +23,7 @@ pub(crate) async fn capture(
     request: CaptureRequest,
 ) -> Result<StagedSnapshot, ProviderError> {
     let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
-    if !sandbox.workspace().is_dir() {
+    if !file::is_dir(&sandbox.workspace())? {
         let message = format!("the workspace of sandbox `{}` is gone", sandbox.id);
         return Err(ProviderError::new(ErrorKind::WorkspaceLost, message));
     }

@@ -27,6 +27,7 @@ impl Home {
             self.root.clone(),
             self.locks(),
             self.tombstones(),
+            self.notes(),
             self.doomed(),
             self.run_dir.clone(),
         ] {
@@ -48,6 +49,21 @@ impl Home {
     /// Where destroyed ids are remembered.
     pub(crate) fn tombstones(&self) -> PathBuf {
         self.root.join(".destroyed")
+    }
+
+    /// Where it is noted which sandboxes were made in this home.
+    pub(crate) fn notes(&self) -> PathBuf {
+        self.root.join(".made")
+    }
+
+    /// Where a sandbox is while it is being made.
+    pub(crate) fn unborn(&self, id: &SandboxId) -> PathBuf {
+        self.root.join(format!(".new-{id}"))
+    }
+
+    /// What tells this home from every other.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.root.join(".home")
     }
 
     /// Where a sandbox goes while it is being removed.

@@ -19,6 +19,7 @@ mod keep;
 mod launch;
 mod layout;
 mod logs;
+mod made;
 mod processes;
 mod protocol;
 mod provider;

@@ -29,7 +29,7 @@ pub(crate) async fn logs(
     }
     let mut newest = newest;
     loop {
-        let runs = request.follow && record::state(&sandbox)? == SandboxState::Running;
+        let runs = request.follow && record::state(&local.home, &sandbox)? == SandboxState::Running;
         if let Some(part) = newest {
             newest = Some(drain(call, part).await?);
         }

@@ -52,10 +52,8 @@ impl Local {
     /// A sandbox that has to be there, for a call that changes nothing a lease guards.
     pub(crate) fn there(&self, id: &SandboxId) -> Result<Sandbox, ProviderError> {
         let sandbox = self.home.sandbox(id);
-        match sandbox.dir.is_dir() {
-            true => Ok(sandbox),
-            false => Err(intent::not_found(id)),
-        }
+        intent::must_be_there(&self.home, &sandbox)?;
+        Ok(sandbox)
     }
 
     /// A sandbox that has to run.

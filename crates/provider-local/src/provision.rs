@@ -5,7 +5,7 @@ use crate::intent::{self, Intent};
 use crate::isolation::isolation;
 use crate::layout::{Home, Sandbox};
 use crate::provider::Local;
-use crate::{launch, remove};
+use crate::{launch, made, remove};
 use alpine_provider_api::{ErrorKind, ProviderError, ProvisionReply, ProvisionRequest};
 use std::fs::File;
 
@@ -26,7 +26,9 @@ pub(crate) fn provision(
         session_id: request.session_id,
         allow_unsandboxed: request.allow_unsandboxed,
     };
-    if sandbox.dir.is_dir() {
+    made::note(&held, &local.home, &sandbox.id)?;
+    remove::sweep(&held, &local.home, &sandbox.id)?;
+    if file::is_dir(&sandbox.dir)? {
         intent::raise_fence(&held, &sandbox, fence)?;
         if file::read_json(&sandbox.intent())?.as_ref() != Some(&intent) {
             let message = format!("sandbox `{}` was made with other arguments", sandbox.id);
@@ -45,8 +47,7 @@ pub(crate) fn provision(
 
 /// Makes the directory with all that is in it under another name first, so that there is none without its intent.
 fn make(home: &Home, sandbox: &Sandbox, intent: &Intent) -> Result<(), ProviderError> {
-    let new = home.root().join(format!(".new-{}", sandbox.id));
-    remove::remove_tree(&new)?;
+    let new = home.unborn(&sandbox.id);
     let unborn = Sandbox {
         dir: new.clone(),
         ..sandbox.clone()

@@ -1,8 +1,8 @@
 //! What is written down beside a sandbox.
 
 use crate::file;
-use crate::layout::Sandbox;
-use crate::processes;
+use crate::layout::{Home, Sandbox};
+use crate::{made, processes};
 use alpine_provider_api::{CommitId, ExecReply, ProviderError, SandboxState};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -85,10 +85,10 @@ pub(crate) enum FilledRecord {
 /// The version that this program writes.
 pub(crate) const VERSION: u32 = 1;
 
-/// Whether a sandbox runs, told by its lock alone.
-pub(crate) fn state(sandbox: &Sandbox) -> Result<SandboxState, ProviderError> {
-    if !sandbox.dir.is_dir() {
-        return Ok(SandboxState::Missing);
+/// Whether a sandbox runs, told by its lock alone; one that is not there is missing only where that is proven.
+pub(crate) fn state(home: &Home, sandbox: &Sandbox) -> Result<SandboxState, ProviderError> {
+    if !file::is_dir(&sandbox.dir)? {
+        return made::absent_state(home, &sandbox.id);
     }
     Ok(if lock_is_held(sandbox)? {
         SandboxState::Running

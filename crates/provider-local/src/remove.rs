@@ -1,11 +1,11 @@
 //! Destroys a sandbox, and removes directories whatever is in them.
 
-use crate::file::io_error;
-use crate::intent;
+use crate::file::{self, io_error};
+use crate::intent::{self, Guard};
 use crate::layout::{Home, Sandbox};
 use crate::provider::{Local, blocking};
-use crate::stop;
-use alpine_provider_api::{Call, DestroyReply, DestroyRequest, ProviderError};
+use crate::{made, stop};
+use alpine_provider_api::{Call, DestroyReply, DestroyRequest, ProviderError, SandboxId};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
@@ -42,7 +42,7 @@ fn bury(home: &Home, sandbox: &Sandbox, fence: u64) -> Result<(), ProviderError>
             false => Ok(()),
         };
     }
-    if sandbox.dir.is_dir() {
+    if file::is_dir(&sandbox.dir)? {
         intent::raise_fence(&held, sandbox, fence)?;
     }
     intent::bury(home, &sandbox.id, fence)
@@ -50,7 +50,9 @@ fn bury(home: &Home, sandbox: &Sandbox, fence: u64) -> Result<(), ProviderError>
 
 /// Takes the directory away in one step, so that nothing that comes late finds its place, and removes it then.
 fn dispose(home: &Home, sandbox: &Sandbox) -> Result<(), ProviderError> {
-    let _held = intent::lock(home, &sandbox.id)?;
+    let held = intent::lock(home, &sandbox.id)?;
+    // A supervisor that was killed leaves its socket.
+    file::remove(&sandbox.socket)?;
     let doomed = home.doomed().join(sandbox.id.as_str());
     remove_tree(&doomed)?;
     match std::fs::rename(&sandbox.dir, &doomed) {
@@ -58,12 +60,17 @@ fn dispose(home: &Home, sandbox: &Sandbox) -> Result<(), ProviderError> {
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(io_error(&sandbox.dir, &source)),
     }
-    // A supervisor that was killed leaves its socket.
-    match std::fs::remove_file(&sandbox.socket) {
-        Ok(()) => Ok(()),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(io_error(&sandbox.socket, &source)),
+    sweep(&held, home, &sandbox.id)?;
+    made::forget(&held, home, &sandbox.id)
+}
+
+/// Removes what an earlier call for this id left when it was killed.
+pub(crate) fn sweep(_held: &Guard, home: &Home, id: &SandboxId) -> Result<(), ProviderError> {
+    remove_tree(&home.unborn(id))?;
+    for of in [home.tombstones(), home.notes()] {
+        file::remove(&file::part_of(&of.join(id.as_str())))?;
     }
+    Ok(())
 }
 
 /// Removes a directory and all below it, whatever the modes are and however deep it goes, and follows no link. One that is

@@ -218,9 +218,13 @@ async fn two_stops_at_once_agree() {
 }
 
 #[tokio::test]
-async fn a_stop_of_what_never_was_says_so() {
+async fn a_stop_of_what_never_was_here_says_so() {
     let world = world();
-    assert_eq!(world.stop(0).await.unwrap_err().kind, ErrorKind::NotFound);
+    let error = world.stop(0).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (ErrorKind::Io, Retry::Never));
+    world.destroy(1).await.unwrap();
+    assert_eq!(world.stop(0).await.unwrap_err().kind, ErrorKind::Destroyed);
+    assert_eq!(world.state().await, SandboxState::Missing);
 }
 
 #[tokio::test]

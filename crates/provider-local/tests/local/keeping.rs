@@ -168,13 +168,6 @@ async fn a_workspace_is_captured_after_a_crash() {
 #[tokio::test]
 async fn what_is_lost_is_said_to_be_lost() {
     let world = world();
-    assert_eq!(
-        capture(&world, 1).await.unwrap_err().kind,
-        ErrorKind::NotFound
-    );
-    // A payload alone is kept even then.
-    let id = persist(&world, None).await.unwrap();
-    assert_eq!(read(&world, &id).await.unwrap().snapshot, None);
     world.provision().await;
     world.stop(0).await.unwrap();
     fs::remove_dir(world.workspace()).unwrap();
@@ -182,6 +175,88 @@ async fn what_is_lost_is_said_to_be_lost() {
         capture(&world, 1).await.unwrap_err().kind,
         ErrorKind::WorkspaceLost
     );
+    fs::remove_dir_all(world.dir()).unwrap();
+    assert_eq!(world.state().await, SandboxState::Missing);
+    assert_eq!(world.stop(0).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(
+        capture(&world, 1).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
+    // A payload alone is kept even then.
+    let id = persist(&world, None).await.unwrap();
+    assert_eq!(read(&world, &id).await.unwrap().snapshot, None);
+}
+
+/// Nothing is said to be gone, and where it was looked for is said.
+async fn is_not_proven(world: &World) {
+    let sandboxes = world.config.home.join("sandboxes");
+    let stopped = world.stop(0).await.unwrap_err();
+    let captured = capture(world, 1).await.unwrap_err();
+    let persisted = persist(world, None).await.unwrap_err();
+    for error in [stopped, captured, persisted] {
+        assert_eq!((error.kind, error.retry), (ErrorKind::Io, Retry::Never));
+        let place = format!("was not made in `{}`", sandboxes.display());
+        assert!(error.message.contains(&place), "{error}");
+    }
+    assert_eq!(world.state().await, SandboxState::Unknown);
+}
+
+#[tokio::test]
+async fn what_is_elsewhere_is_not_gone() {
+    let mut world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    world.stop(0).await.unwrap();
+    let sandboxes = world.config.home.join("sandboxes");
+    let away = world.path().join("away");
+    fs::rename(&sandboxes, &away).unwrap();
+    is_not_proven(&world).await;
+    // An empty place is no proof either, nor is a note that another home made.
+    fs::create_dir_all(sandboxes.join(".made")).unwrap();
+    is_not_proven(&world).await;
+    let note = Path::new(".made").join(world.id.as_str());
+    fs::copy(away.join(&note), sandboxes.join(&note)).unwrap();
+    fs::write(sandboxes.join(".home"), "another").unwrap();
+    is_not_proven(&world).await;
+    fs::remove_dir_all(&sandboxes).unwrap();
+    let home = world.config.home.clone();
+    world.config.home = world.path().join("other");
+    let provider = std::mem::replace(
+        &mut world.provider,
+        alpine_provider_local::LocalProvider::new(world.config.clone()),
+    );
+    is_not_proven(&world).await;
+    (world.config.home, world.provider) = (home, provider);
+    fs::rename(&away, &sandboxes).unwrap();
+    assert!(capture(&world, 1).await.unwrap().entries > 2);
+}
+
+#[tokio::test]
+async fn a_home_that_is_lost_for_good_can_be_said_to_be() {
+    let world = world();
+    let hint = world.stop(0).await.unwrap_err().hint.unwrap();
+    let (_, command) = hint.split_once("for good: ").unwrap();
+    let status = std::process::Command::new("sh")
+        .args(["-c", command])
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(world.stop(0).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(world.state().await, SandboxState::Missing);
+    persist(&world, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_can_not_be_looked_at_is_not_gone() {
+    let world = world();
+    world.provision().await;
+    world.stop(0).await.unwrap();
+    let away = world.path().join("away");
+    fs::rename(world.dir(), &away).unwrap();
+    // A link to itself can't be followed, by nobody.
+    symlink(world.dir(), world.dir()).unwrap();
+    assert_eq!(world.stop(0).await.unwrap_err().kind, ErrorKind::Io);
+    assert_eq!(capture(&world, 1).await.unwrap_err().kind, ErrorKind::Io);
+    fs::remove_file(world.dir()).unwrap();
+    fs::rename(&away, world.dir()).unwrap();
 }
 
 #[tokio::test]

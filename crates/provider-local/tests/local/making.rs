@@ -17,7 +17,7 @@ async fn provision(world: &World, fence: u64) -> Result<ProvisionReply, Provider
 #[tokio::test]
 async fn making_is_repeatable_and_other_arguments_are_a_conflict() {
     let world = world();
-    assert_eq!(world.state().await, SandboxState::Missing);
+    assert_eq!(world.state().await, SandboxState::Unknown);
     let reply = provision(&world, 3).await.unwrap();
     assert_eq!(reply.isolation.tier, "process");
     assert_eq!(reply.workspace_path, Some(world.workspace()));
@@ -149,7 +149,7 @@ async fn the_repository_comes_at_the_commit_and_later_work_is_left_alone() {
     let world = world();
     let (repo, first) = world.repository(&[("a.txt", "one")]);
     let missing = world.sync(&repo, &first).await.unwrap_err();
-    assert_eq!(missing.kind, ErrorKind::NotFound);
+    assert_eq!(missing.kind, ErrorKind::Io);
     commit(repo.local_path().unwrap(), &[("a.txt", "two")]);
     world.provision().await;
     assert_eq!(world.sync(&repo, &first).await.unwrap().head, first);
@@ -334,4 +334,38 @@ async fn a_terminated_supervisor_ends_its_sandbox_in_order() {
     // That was not a call: it may go on.
     world.provision().await;
     assert_eq!(world.state().await, SandboxState::Running);
+}
+
+#[tokio::test]
+async fn what_a_killed_call_left_is_swept() {
+    let world = world();
+    let sandboxes = world.config.home.join("sandboxes");
+    let left = |what: &str| sandboxes.join(what.replace("ID", world.id.as_str()));
+    let plant = || {
+        fs::create_dir_all(left(".new-ID/workspace")).unwrap();
+        for name in [".destroyed/ID.part", ".made/ID.part"] {
+            fs::create_dir_all(left(name).parent().unwrap()).unwrap();
+            fs::write(left(name), "{").unwrap();
+        }
+    };
+    let is_swept = || {
+        for name in [".new-ID", ".destroyed/ID.part", ".made/ID.part"] {
+            assert!(!left(name).exists(), "{name}");
+        }
+    };
+    plant();
+    world.provision().await;
+    is_swept();
+    assert!(left(".made/ID").exists());
+    // It is there already.
+    plant();
+    world.provision().await;
+    is_swept();
+    plant();
+    world.destroy(1).await.unwrap();
+    is_swept();
+    assert!(left(".destroyed/ID").exists() && !left(".made/ID").exists());
+    plant();
+    world.destroy(1).await.unwrap();
+    is_swept();
 }
