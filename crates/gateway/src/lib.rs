@@ -22,6 +22,7 @@ mod owner;
 mod page;
 mod proxy;
 mod route;
+mod seats;
 mod serve;
 mod upstream;
 

@@ -5,7 +5,7 @@ use crate::basic;
 use crate::config::Upstream;
 use crate::forward::{to_agent, to_caller, upgrade_of};
 use crate::route::Door;
-use crate::serve::Seat;
+use crate::seats::Seat;
 use crate::upstream::{self, Streamed, Wire};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;

@@ -4,10 +4,10 @@ use crate::access::{Access, Host};
 use crate::answer::{Answer, notice, set};
 use crate::config::GatewayConfig;
 use crate::control::Control;
-use crate::serve::Seat;
+use crate::seats::Seat;
 use crate::{open, page, proxy};
 use hyper::body::Incoming;
-use hyper::header::WWW_AUTHENTICATE;
+use hyper::header::{SET_COOKIE, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use std::time::{Duration, SystemTime};
@@ -41,11 +41,16 @@ impl Door {
         };
         let path = head.uri.path();
         if path == "/_alpine/open" {
-            return open::answer(self, &head, host).await;
+            let answer = open::answer(self, &head, host).await;
+            if answer.headers().contains_key(SET_COOKIE) {
+                seat.is_known();
+            }
+            return answer;
         }
         if !self.access.is_known(&head.headers, host, now_ms()) {
             return self.unknown_caller(&head);
         }
+        seat.is_known();
         let ours = path == "/_alpine" || path.starts_with("/_alpine/");
         match &self.config.upstream {
             Some(upstream) if !ours => {

@@ -4,6 +4,7 @@ use crate::access::Access;
 use crate::config::GatewayConfig;
 use crate::control::{Control, converse};
 use crate::route::Door;
+use crate::seats::{Seat, Seats};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,13 +13,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How many connections are open at most; more wait in the socket's queue.
-const SEATS: usize = 64;
-
-/// How long a connection may take to say what it wants.
+/// How long a connection may take to say what else it wants.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// How large the head of a request may be.
@@ -51,33 +48,6 @@ pub fn run(
     })
 }
 
-/// A connection's place: as long as one is taken the gateway is not idle.
-#[derive(Clone, Debug)]
-pub(crate) struct Seat {
-    _taken: Arc<Taken>,
-}
-
-#[derive(Debug)]
-struct Taken {
-    _permit: OwnedSemaphorePermit,
-    left: Arc<Notify>,
-}
-
-fn seat(permit: OwnedSemaphorePermit, left: &Arc<Notify>) -> Seat {
-    Seat {
-        _taken: Arc::new(Taken {
-            _permit: permit,
-            left: Arc::clone(left),
-        }),
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.left.notify_one();
-    }
-}
-
 async fn serve(
     listener: TcpListener,
     control: UnixStream,
@@ -91,19 +61,22 @@ async fn serve(
         control: line,
         config,
     });
-    let seats = Arc::new(Semaphore::new(SEATS));
-    let left = Arc::new(Notify::new());
+    let seats = Seats::new();
+    let mut waiting: Option<TcpStream> = None;
+    let mut guests = 0;
     let mut idle_since = Instant::now();
     let mut failures = 0;
     loop {
-        let nobody = seats.available_permits() == SEATS;
+        let nobody = waiting.is_none() && seats.are_empty();
         tokio::select! {
             biased;
             _ = &mut supervisor => return Ok(()),
-            accepted = accept(&listener, &seats) => match accepted {
-                Ok((stream, permit)) => {
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok((stream, _)) => {
                     failures = 0;
-                    tokio::spawn(connection(Arc::clone(&door), stream, seat(permit, &left)));
+                    guests += 1;
+                    seats.make_room();
+                    waiting = Some(stream);
                 }
                 Err(error) if failures >= FAILURES => return Err(error),
                 Err(_) => {
@@ -112,30 +85,25 @@ async fn serve(
                     sleep(Duration::from_millis(100)).await;
                 }
             },
-            () = left.notified() => idle_since = Instant::now(),
+            seat = seats.take(guests), if waiting.is_some() => {
+                if let Some(stream) = waiting.take() {
+                    tokio::spawn(connection(Arc::clone(&door), stream, seat));
+                }
+            }
+            () = seats.left() => idle_since = Instant::now(),
             () = sleep_until(idle_since + idle), if nobody => return Ok(()),
         }
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    seats: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(seats)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
-}
-
 async fn connection(door: Arc<Door>, stream: TcpStream, seat: Seat) {
     // Only a matter of speed.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| {
+    let guest = seat.clone();
+    let service = service_fn(move |request| {
+        guest.has_spoken();
         let door = Arc::clone(&door);
-        let seat = seat.clone();
+        let seat = guest.clone();
         async move { Ok::<_, Infallible>(door.answer(request, &seat).await) }
     });
     let served = http1::Builder::new()
@@ -143,9 +111,13 @@ async fn connection(door: Arc<Door>, stream: TcpStream, seat: Seat) {
         .header_read_timeout(HEAD_TIME)
         .max_header_size(HEAD_LIMIT)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended early");
+        .with_upgrades();
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        }
+        () = seat.lost() => tracing::debug!("a stranger's connection was ended"),
     }
 }

@@ -2,7 +2,8 @@ use crate::agent::Agent;
 use crate::session::{BASIC, Reply, SOON, Session, read_head};
 use expect_test::expect;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
 
 #[test]
 fn without_a_credential_the_door_says_what_to_run() {
@@ -160,29 +161,76 @@ fn two_lengths_never_reach_the_agent() {
 #[test]
 fn a_head_that_does_not_come_loses_its_connection() {
     let session = Session::started(None);
+    let start = Instant::now();
+    let mut silent = session.connect();
     let mut slow = session.connect();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
-    let mut rest = Vec::new();
-    // The read itself would fail after twice the time that a head may take.
-    slow.read_to_end(&mut rest).unwrap();
-    assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+    for stream in [&mut slow, &mut silent] {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+    }
+    // What a later head may take is ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(8));
+}
+
+/// Takes every place, each with a request that bears these headers.
+fn crowd(session: &Session, headers: &str, status: &str) -> Vec<TcpStream> {
+    let mut guests: Vec<_> = (0..64).map(|_| session.connect()).collect();
+    for guest in &mut guests {
+        assert_eq!(ask(session, guest, headers).as_deref(), Some(status));
+    }
+    guests
+}
+
+/// Asks on an open connection, and gives the status; none where the connection was ended.
+fn ask(session: &Session, stream: &mut TcpStream, headers: &str) -> Option<String> {
+    let host = session.shared_host();
+    let request = format!("HEAD / HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut first = [0; 1];
+    (stream.read(&mut first).ok()? == 1).then(|| read_head(stream)[8..11].to_owned())
 }
 
 #[test]
-fn the_sixty_fifth_waits_for_its_turn() {
+fn half_a_head_keeps_nobody_out() {
     let session = Session::started(None);
-    let mut guests: Vec<_> = (0..64).map(|_| session.connect()).collect();
-    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", session.shared_host());
-    for guest in &mut guests {
-        guest.write_all(request.as_bytes()).unwrap();
-        assert!(read_head(guest).contains(" 401 "));
-    }
+    let start = Instant::now();
+    let strangers: Vec<_> = (0..70)
+        .map(|_| {
+            let mut stream = session.connect();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(session.call("GET /", BASIC).status, 200);
+    assert!(start.elapsed() < Duration::from_secs(8));
+    drop(strangers);
+}
+
+#[test]
+fn the_oldest_stranger_makes_room_and_no_other() {
+    let session = Session::started(None);
+    let mut guests = crowd(&session, "", "401");
+    assert_eq!(ask(&session, &mut guests[0], BASIC).as_deref(), Some("200"));
+    assert_eq!(session.call("GET /", BASIC).status, 200);
+    assert_eq!(ask(&session, &mut guests[0], "").as_deref(), Some("401"));
+    assert_eq!(ask(&session, &mut guests[1], ""), None);
+    assert_eq!(ask(&session, &mut guests[2], "").as_deref(), Some("401"));
+    assert_eq!(ask(&session, &mut guests[63], "").as_deref(), Some("401"));
+}
+
+#[test]
+fn among_those_who_are_known_the_sixty_fifth_waits_for_its_turn() {
+    let session = Session::started(None);
+    let mut guests = crowd(&session, BASIC, "200");
+    let host = session.shared_host();
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let mut late = session.connect();
     late.write_all(request.as_bytes()).unwrap();
     // The gateway has gone round twice since, and would have taken it.
     for guest in &mut guests[..2] {
-        guest.write_all(request.as_bytes()).unwrap();
-        read_head(guest);
+        assert_eq!(ask(&session, guest, BASIC).as_deref(), Some("200"));
     }
     late.set_nonblocking(true).unwrap();
     assert!(late.read(&mut [0]).is_err());
