@@ -2,6 +2,7 @@
 
 use crate::layout::Sandbox;
 use crate::protocol::{self, Reply, Request};
+use crate::record;
 use alpine_provider_api::{ErrorKind, ProviderError};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{self, IoSliceMut};
@@ -26,7 +27,8 @@ impl Dial {
     /// Connects, and asks.
     pub(crate) async fn ask(sandbox: &Sandbox, request: &Request) -> Result<Self, ProviderError> {
         let lost = |source: io::Error| unreachable(sandbox, &source.to_string());
-        let stream = UnixStream::connect(&sandbox.socket).await.map_err(lost)?;
+        let socket = record::socket(sandbox);
+        let stream = UnixStream::connect(&socket).await.map_err(lost)?;
         let peer = rustix::net::sockopt::socket_peercred(&stream)
             .map_err(|source| unreachable(sandbox, &io::Error::from(source).to_string()))?;
         if peer.uid != rustix::process::geteuid() {

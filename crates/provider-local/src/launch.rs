@@ -47,7 +47,7 @@ pub(crate) fn stopped(sandbox: &Sandbox) -> Result<bool, ProviderError> {
 }
 
 fn serves(sandbox: &Sandbox) -> bool {
-    std::os::unix::net::UnixStream::connect(&sandbox.socket).is_ok()
+    std::os::unix::net::UnixStream::connect(record::socket(sandbox)).is_ok()
 }
 
 fn await_other(sandbox: &Sandbox) -> Result<(), ProviderError> {

@@ -118,9 +118,16 @@ pub(crate) fn marked(sandbox: &Sandbox) -> BTreeSet<Process> {
         .collect()
 }
 
-/// Ends every marked process: asks, waits, then kills until none is left or the time is up. Gives those that are left, and
-/// whether any was killed.
-pub(crate) fn end_marked(sandbox: &Sandbox, grace: Duration) -> (BTreeSet<Process>, bool) {
+/// How often it is told how many are left.
+const NEWS: Duration = Duration::from_millis(500);
+
+/// Ends every marked process: asks, waits until `limit`, then kills until none is left or killing has taken too long.
+/// Gives those that are left, and whether any was killed.
+pub(crate) fn end_marked(
+    sandbox: &Sandbox,
+    limit: Instant,
+    told: &dyn Fn(usize),
+) -> (BTreeSet<Process>, bool) {
     let mut left = marked(sandbox);
     if left.is_empty() {
         return (left, false);
@@ -129,8 +136,12 @@ pub(crate) fn end_marked(sandbox: &Sandbox, grace: Duration) -> (BTreeSet<Proces
         process.signal(Signal::TERM);
         process.signal(Signal::CONT);
     }
-    let patience = Instant::now() + grace;
-    while !left.is_empty() && Instant::now() < patience {
+    let mut news = Instant::now();
+    while !left.is_empty() && Instant::now() < limit {
+        if news.elapsed() >= NEWS {
+            news = Instant::now();
+            told(left.len());
+        }
         std::thread::sleep(Duration::from_millis(10));
         left = marked(sandbox);
     }

@@ -8,6 +8,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 
 /// What the supervisor tells of itself while it runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub(crate) struct StateRecord {
     pub(crate) agent: Option<AgentRecord>,
     /// The port of the session's address, which a restart takes again.
     pub(crate) port: Option<u16>,
+    /// Where its socket is, whatever the caller's own directory of sockets is. Earlier programs did not write it.
+    #[serde(default)]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// The agent's server process.
@@ -111,6 +116,25 @@ pub(crate) fn lock_is_held(sandbox: &Sandbox) -> Result<bool, ProviderError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
         Err(source) => Err(file::io_error(&path, &source.into())),
     }
+}
+
+/// Where the supervisor's socket is: the caller that started it may have had another directory of sockets.
+pub(crate) fn socket(sandbox: &Sandbox) -> PathBuf {
+    let state: Option<StateRecord> = file::read_json(&sandbox.state()).unwrap_or_default();
+    state
+        .and_then(|state| state.socket)
+        .unwrap_or_else(|| sandbox.socket.clone())
+}
+
+/// Removes the socket that a supervisor left, wherever it is; nothing but a socket is removed.
+pub(crate) fn remove_socket(sandbox: &Sandbox) -> Result<(), ProviderError> {
+    for path in [socket(sandbox), sandbox.socket.clone()] {
+        let found = path.symlink_metadata();
+        if found.is_ok_and(|found| found.file_type().is_socket()) {
+            file::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The supervisor, as its lock names it: its process and when that started.

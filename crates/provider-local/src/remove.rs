@@ -4,7 +4,7 @@ use crate::file::{self, io_error};
 use crate::intent::{self, Guard};
 use crate::layout::{Home, Sandbox};
 use crate::provider::{Local, blocking};
-use crate::{made, stop};
+use crate::{made, record, stop};
 use alpine_provider_api::{Call, DestroyReply, DestroyRequest, ProviderError, SandboxId};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -51,8 +51,8 @@ fn bury(home: &Home, sandbox: &Sandbox, fence: u64) -> Result<(), ProviderError>
 /// Takes the directory away in one step, so that nothing that comes late finds its place, and removes it then.
 fn dispose(home: &Home, sandbox: &Sandbox) -> Result<(), ProviderError> {
     let held = intent::lock(home, &sandbox.id)?;
-    // A supervisor that was killed leaves its socket.
-    file::remove(&sandbox.socket)?;
+    // A supervisor that was killed leaves its socket; where that is, the sandbox's own record says.
+    record::remove_socket(sandbox)?;
     let doomed = home.doomed().join(sandbox.id.as_str());
     remove_tree(&doomed)?;
     match std::fs::rename(&sandbox.dir, &doomed) {

@@ -19,6 +19,9 @@ const EXPORT: Duration = Duration::from_secs(8);
 /// How long the agent may take to take note that it is ended.
 const DISPOSE: Duration = Duration::from_secs(2);
 
+/// How long the processes of a supervisor that had to be killed get at least.
+const ORPHANS: Duration = Duration::from_secs(2);
+
 /// Exports the transcript, ends everything, and makes sure that nothing is left.
 pub(crate) async fn stop(
     local: &Arc<Local>,
@@ -40,19 +43,17 @@ pub(crate) async fn end(
     sandbox: &Sandbox,
     grace: Duration,
 ) -> Result<bool, ProviderError> {
+    let limit = Instant::now() + grace;
     let mut forced = false;
     if record::lock_is_held(sandbox)? {
         match ask(call, sandbox, grace).await {
             Ok(killed) => forced = killed,
             Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
-            Err(error) => {
-                call.warn(format!("{error}; it is ended by force"));
-                forced = true;
-            }
+            Err(error) => call.warn(format!("{error}; it is ended by a signal")),
         }
     }
-    let sandbox = sandbox.clone();
-    blocking(move || finish(&sandbox, grace, forced)).await
+    let (sandbox, call) = (sandbox.clone(), call.clone());
+    blocking(move || finish(&call, &sandbox, limit, forced)).await
 }
 
 /// Asks the supervisor, which says every half second how far it is.
@@ -74,12 +75,25 @@ async fn ask(call: &Call, sandbox: &Sandbox, grace: Duration) -> Result<bool, Pr
 }
 
 /// Makes sure that the supervisor is gone and that no marked process lives, and writes down how it ended.
-fn finish(sandbox: &Sandbox, grace: Duration, forced: bool) -> Result<bool, ProviderError> {
-    if !sandbox.dir.is_dir() {
-        return leave_nothing(sandbox, grace, forced);
+fn finish(
+    call: &Call,
+    sandbox: &Sandbox,
+    limit: Instant,
+    forced: bool,
+) -> Result<bool, ProviderError> {
+    let begun = Instant::now();
+    if !file::is_dir(&sandbox.dir)? {
+        return leave_nothing(call, sandbox, limit, forced);
     }
-    end_supervisor(sandbox)?;
-    let forced = leave_nothing(sandbox, grace, forced)?;
+    let killed = end_supervisor(call, sandbox, limit)?;
+    // A supervisor that was killed may have asked nobody.
+    let grace = limit.saturating_duration_since(begun);
+    let limit = match killed {
+        true => limit.max(Instant::now() + grace.min(ORPHANS)),
+        false => limit,
+    };
+    let forced = leave_nothing(call, sandbox, limit, forced || killed)?;
+    record::remove_socket(sandbox)?;
     let before: Option<ExitRecord> = file::read_json(&sandbox.exit()).unwrap_or_default();
     match before {
         Some(exit) if exit.asked => Ok(exit.forced || forced),
@@ -101,32 +115,66 @@ fn finish(sandbox: &Sandbox, grace: Duration, forced: bool) -> Result<bool, Prov
     }
 }
 
-fn leave_nothing(sandbox: &Sandbox, grace: Duration, forced: bool) -> Result<bool, ProviderError> {
-    let (left, killed) = processes::end_marked(sandbox, grace.min(Duration::from_secs(2)));
+/// Ends what bears the sandbox's mark and outlived its supervisor.
+fn leave_nothing(
+    call: &Call,
+    sandbox: &Sandbox,
+    limit: Instant,
+    forced: bool,
+) -> Result<bool, ProviderError> {
+    let told = |left: usize| call.progress("waiting for processes to end", left as u64, None);
+    let (left, killed) = processes::end_marked(sandbox, limit, &told);
     match left.is_empty() {
         true => Ok(forced || killed),
         false => Err(processes::leftovers(&left)),
     }
 }
 
-/// Waits a little for the supervisor to let go of its lock; then kills it.
-fn end_supervisor(sandbox: &Sandbox) -> Result<(), ProviderError> {
-    let limit = Instant::now() + Duration::from_secs(12);
-    let patience = Instant::now() + Duration::from_secs(1);
+/// Waits a little for the supervisor to let go of its lock. One that does not is asked by a signal, on which it ends its
+/// sandbox in order; one that does not even then is killed. Answers whether anything had to be killed.
+fn end_supervisor(call: &Call, sandbox: &Sandbox, limit: Instant) -> Result<bool, ProviderError> {
+    let patience = Duration::from_secs(1);
+    if freed(call, sandbox, Instant::now() + patience)? {
+        return Ok(false);
+    }
+    // While the lock is held, it names the process that holds it.
+    if let Some(supervisor) = record::supervisor(sandbox) {
+        supervisor.signal(Signal::TERM);
+        supervisor.signal(Signal::CONT);
+    }
+    // It gives its processes a time of its own; when the caller's is over, it gets a moment to see to the rest.
+    if freed(call, sandbox, limit.max(Instant::now()) + patience)? {
+        let exit: Option<ExitRecord> = file::read_json(&sandbox.exit()).unwrap_or_default();
+        return Ok(exit.is_some_and(|exit| exit.forced));
+    }
+    let killing = Instant::now() + Duration::from_secs(10);
     while record::lock_is_held(sandbox)? {
-        if Instant::now() > limit {
+        if Instant::now() > killing {
             let message = format!("the supervisor of sandbox `{}` can't be ended", sandbox.id);
             return Err(ProviderError::new(ErrorKind::Io, message));
         }
-        // While the lock is held, it names the process that holds it.
-        if let Some(supervisor) = record::supervisor(sandbox)
-            && Instant::now() > patience
-        {
+        if let Some(supervisor) = record::supervisor(sandbox) {
             supervisor.signal(Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether the supervisor's lock is free before the time is up.
+fn freed(call: &Call, sandbox: &Sandbox, limit: Instant) -> Result<bool, ProviderError> {
+    let mut told = Instant::now();
+    while record::lock_is_held(sandbox)? {
+        if Instant::now() > limit {
+            return Ok(false);
+        }
+        if told.elapsed() > Duration::from_millis(500) {
+            told = Instant::now();
+            call.progress("waiting for the supervisor to end", 1, None);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(true)
 }
 
 /// Lets paused processes run, and asks the agent for its transcripts. What fails here costs a warning only.

@@ -2,10 +2,11 @@
 
 use super::kernel::{self, Forked};
 use super::serve::Shim;
-use crate::file::io_error;
+use crate::file::{self, io_error};
 use crate::layout::{Home, Sandbox};
 use crate::processes::{self, Process};
 use crate::protocol::{self, Birth, Birthcry};
+use crate::record;
 use alpine_provider_api::{ErrorKind, ProviderError, SandboxId};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Pid, umask};
@@ -131,7 +132,11 @@ fn take_lock(sandbox: &Sandbox) -> Result<Option<File>, ProviderError> {
     lock.write_all(format!("{} {me}\n", std::process::id()).as_bytes())
         .map_err(failed)?;
     // What an earlier supervisor left behind when it was killed is ended before anything new is started.
-    let (left, _) = processes::end_marked(sandbox, Duration::from_millis(200));
+    let (left, _) = processes::end_marked(
+        sandbox,
+        Instant::now() + Duration::from_millis(200),
+        &|_| (),
+    );
     if let Some(process) = left.first() {
         let message = format!(
             "process {} of an earlier supervisor can't be ended",
@@ -150,11 +155,8 @@ fn listen(sandbox: &Sandbox) -> Result<UnixListener, ProviderError> {
         let hint = "set `XDG_RUNTIME_DIR` to a shorter directory";
         return Err(ProviderError::new(ErrorKind::Io, message).hint(hint));
     }
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(io_error(path, &source)),
-    }
+    record::remove_socket(sandbox)?;
+    file::remove(path)?;
     let before = umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
     let bound = UnixListener::bind(path);
     umask(before);

@@ -7,12 +7,14 @@ use crate::file::{self, Flush};
 use crate::processes::{self, Process};
 use crate::protocol::Reply;
 use crate::record::{self, ExitRecord};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpgid};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// How long those who were asked last get.
-const LAST_CALL: Duration = Duration::from_secs(2);
+/// How long the agent's server is ahead of the others.
+const AHEAD: Duration = Duration::from_secs(1);
+/// How long the processes get when no caller says how long.
+pub(super) const UNASKED_MS: u64 = 30_000;
 /// How long killing may take before it counts as failed.
 const KILLING: Duration = Duration::from_secs(10);
 /// How often the callers are told that it goes on.
@@ -22,7 +24,8 @@ const NEWS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Ending {
     phase: Phase,
-    since: Instant,
+    begun: Instant,
+    killing: Option<Instant>,
     grace: Duration,
     waiters: Vec<ClientId>,
     asked: bool,
@@ -63,7 +66,8 @@ impl Shim {
         let now = Instant::now();
         self.ending = Some(Ending {
             phase: Phase::Agent,
-            since: now,
+            begun: now,
+            killing: None,
             grace: Duration::from_millis(grace_ms),
             waiters: caller.into_iter().collect(),
             asked: caller.is_some(),
@@ -79,16 +83,14 @@ impl Shim {
         };
         let agent_runs = self.children.iter().any(|child| child.1 == Role::Agent);
         if ending.phase == Phase::Agent {
-            if agent_runs && ending.since.elapsed() < ending.grace {
+            // The others keep most of the time that all of them share.
+            if agent_runs && ending.begun.elapsed() < AHEAD.min(ending.grace / 4) {
                 self.news(&mut ending, "waiting for the agent to end", 1);
                 self.ending = Some(ending);
                 return false;
             }
-            ending.next(Phase::All);
-            for process in self.left(&ending) {
-                process.signal(Signal::TERM);
-                process.signal(Signal::CONT);
-            }
+            ending.phase = Phase::All;
+            self.ask_the_others(&ending);
         }
         let left = self.left(&ending);
         if left.is_empty() {
@@ -101,13 +103,14 @@ impl Shim {
             );
             return true;
         }
-        if ending.phase == Phase::All && ending.since.elapsed() >= ending.grace.min(LAST_CALL) {
-            ending.next(Phase::Kill);
+        if ending.phase == Phase::All && ending.begun.elapsed() >= ending.grace {
+            ending.phase = Phase::Kill;
         }
         if ending.phase == Phase::Kill {
             ending.forced = true;
             left.iter().for_each(|process| process.signal(Signal::KILL));
-            if ending.since.elapsed() >= KILLING {
+            let since = *ending.killing.get_or_insert_with(Instant::now);
+            if since.elapsed() >= KILLING {
                 self.report(&ending, &Reply::Refused(processes::leftovers(&left)));
                 // It goes on serving: it never ends while a process of the sandbox lives.
                 return false;
@@ -120,6 +123,20 @@ impl Shim {
         );
         self.ending = Some(ending);
         false
+    }
+
+    /// Asks all that were not asked with the agent's server: to many programs a second request means to drop everything.
+    fn ask_the_others(&self, ending: &Ending) {
+        let mut agents = self.children.iter().filter(|child| child.1 == Role::Agent);
+        let agent = agents.next().map(|child| child.0);
+        for process in self.left(ending) {
+            let group = Pid::from_raw(process.pid.cast_signed());
+            let group = group.and_then(|pid| getpgid(Some(pid)).ok());
+            if agent.is_none() || group != agent {
+                process.signal(Signal::TERM);
+            }
+            process.signal(Signal::CONT);
+        }
     }
 
     /// What still lives: all below this process, and, when it comes to killing, all that bear the sandbox's mark. What an
@@ -156,12 +173,5 @@ impl Shim {
         };
         // On a full disk the free lock alone says that it has ended; the caller tries to write this again.
         let _ = file::write_json(&self.sandbox.exit(), &exit, Flush::Yes);
-    }
-}
-
-impl Ending {
-    fn next(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.since = Instant::now();
     }
 }

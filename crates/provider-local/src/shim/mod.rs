@@ -11,6 +11,7 @@ mod door;
 mod ending;
 mod kernel;
 mod log;
+mod place;
 mod serve;
 mod spawn;
 

@@ -2,9 +2,10 @@
 
 use super::clients::{Client, ClientId, Heard};
 use super::door::{self, OpenDoor};
-use super::ending::Ending;
+use super::ending::{Ending, UNASKED_MS};
 use super::kernel;
 use super::log::Log;
+use super::place::Place;
 use crate::clock;
 use crate::file::{self, Flush};
 use crate::isolation::isolation;
@@ -42,7 +43,7 @@ pub(super) struct Shim {
     next_client: ClientId,
     started_at: String,
     over: bool,
-    _lock: File,
+    pub(super) place: Place,
 }
 
 /// What a direct child is.
@@ -127,7 +128,7 @@ impl Shim {
             next_client: 1,
             started_at: clock::now(),
             over: false,
-            _lock: lock,
+            place: Place::new(sandbox.lock(), lock),
             sandbox,
         };
         shim.save()?;
@@ -139,6 +140,9 @@ impl Shim {
         while !self.over {
             for event in self.wait() {
                 self.handle(event);
+            }
+            if self.place.is_due() {
+                self.look_for_place();
             }
             self.reap();
             self.over = self.step_ending();
@@ -169,6 +173,7 @@ impl Shim {
             tier: isolation().tier,
             agent,
             port: self.door.as_ref().map(OpenDoor::port).or(self.last_port),
+            socket: Some(self.sandbox.socket.clone()),
         };
         file::write_json(&self.sandbox.state(), &state, Flush::No)
     }
@@ -219,12 +224,13 @@ impl Shim {
             });
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
-        let timeout = self.patience().map(|millis| Timespec {
+        let millis = self.patience();
+        let timeout = Timespec {
             tv_sec: millis / 1000,
             tv_nsec: (millis % 1000) * 1_000_000,
-        });
+        };
         // An interrupted wait is one in which nothing came.
-        if poll(&mut fds, timeout.as_ref()).is_err() {
+        if poll(&mut fds, Some(&timeout)).is_err() {
             return Vec::new();
         }
         let ready = fds.iter().map(|fd| !fd.revents().is_empty());
@@ -238,11 +244,12 @@ impl Shim {
         come
     }
 
-    /// How long it may wait, in milliseconds: for ever, unless something has a deadline.
-    fn patience(&self) -> Option<i64> {
+    /// How long it may wait, in milliseconds, until something has its time.
+    fn patience(&self) -> i64 {
         let ending = self.ending.is_some().then_some(10);
         let door = self.door.as_ref().and_then(OpenDoor::pause);
-        ending.into_iter().chain(door).min()
+        let next = ending.into_iter().chain(door).min();
+        next.unwrap_or(i64::MAX).min(self.place.waits())
     }
 
     fn handle(&mut self, event: Event) {
@@ -277,6 +284,9 @@ impl Shim {
         match client.hear() {
             Heard::Gone => self.gone(id),
             Heard::Requests(requests) => {
+                if !requests.is_empty() {
+                    self.look_for_place();
+                }
                 for request in requests {
                     self.answer(id, request);
                 }
@@ -308,7 +318,7 @@ impl Shim {
                 .filter_map(|record| record.first_chunk())
                 .any(|number| u32::from_ne_bytes(*number) == libc::SIGTERM.cast_unsigned());
             if asked {
-                self.begin_ending(None, 5_000);
+                self.begin_ending(None, UNASKED_MS);
             }
             if got == 0 {
                 return;

@@ -1,8 +1,12 @@
 //! Stopping: nothing is left, whatever the processes and the supervisor do.
 
+use crate::agents::{python, start};
 use crate::support::{World, lives, meta, quiet, signal, until, world};
 use alpine_provider_api::*;
 use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -91,6 +95,118 @@ async fn a_quiet_sandbox_stops_at_once_and_politely() {
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
+/// A process of its own session that takes its time when it is asked to end.
+const SLOW: &str = "setsid sh -c 'trap \"sleep 4; echo saved > saved; exit\" TERM; touch slow;
+    while :; do sleep 0.1; done' >/dev/null 2>&1 & while ! test -e slow; do sleep 0.01; done";
+
+#[tokio::test]
+async fn every_process_gets_the_whole_time() {
+    for supervised in [true, false] {
+        let world = world();
+        world.provision().await;
+        world.sh(SLOW).await.reply.unwrap();
+        if !supervised {
+            world.kill_supervisor();
+        }
+        assert!(!world.stop(60_000).await.unwrap().forced, "{supervised}");
+        assert!(world.workspace().join("saved").exists(), "{supervised}");
+    }
+}
+
+#[tokio::test]
+async fn the_agent_is_asked_once_and_does_not_use_up_the_others_time() {
+    let world = world();
+    world.provision().await;
+    let script = "trap 'echo asked >> asked' TERM; touch agent; while :; do sleep 0.1; done";
+    let mut server = python();
+    server.argv = ["sh", "-c", script].map(str::to_owned).to_vec();
+    // It is no server: only that it runs matters here.
+    start(&world, Serve::Process(Box::new(server)), 300)
+        .await
+        .unwrap_err();
+    until("the agent runs", || {
+        world.workspace().join("agent").exists()
+    });
+    let quick = "setsid sh -c 'trap \"echo asked > other; exit\" TERM; touch quick;
+        while :; do sleep 0.1; done' >/dev/null 2>&1 & while ! test -e quick; do sleep 0.01; done";
+    world.sh(quick).await.reply.unwrap();
+    assert!(world.stop(4_000).await.unwrap().forced);
+    let asked = |name: &str| fs::read_to_string(world.workspace().join(name)).unwrap_or_default();
+    assert_eq!(
+        (asked("asked"), asked("other")),
+        ("asked\n".to_owned(), "asked\n".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_not_reached_ends_its_sandbox_in_order() {
+    let world = world();
+    world.provision().await;
+    world.sh(SLOW).await.reply.unwrap();
+    for socket in fs::read_dir(&world.config.run_dir).unwrap() {
+        fs::remove_file(socket.unwrap().path()).unwrap();
+    }
+    assert!(!world.stop(60_000).await.unwrap().forced);
+    assert!(world.workspace().join("saved").exists());
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_supervisor_is_found_wherever_its_socket_is() {
+    let world = world();
+    world.provision().await;
+    let supervisor = world.supervisor();
+    let mut config = world.config.clone();
+    config.run_dir = world.path().join("other-run");
+    let other = alpine_provider_local::LocalProvider::new(config);
+    other
+        .provision(&quiet(), world.provision_request())
+        .await
+        .unwrap();
+    assert_eq!(world.supervisor(), supervisor);
+    let (_, input) = mpsc::channel(1);
+    let ran = other
+        .exec(&quiet(), world.exec_request("exit 7"), input)
+        .await;
+    assert_eq!(ran.unwrap(), ExecReply::Exited(7));
+    // One that is started again has its socket elsewhere, and takes the old one away.
+    world.kill_supervisor();
+    other
+        .provision(&quiet(), world.provision_request())
+        .await
+        .unwrap();
+    let sockets = |path: &Path| fs::read_dir(path).unwrap().count();
+    assert_eq!(sockets(&world.config.run_dir), 0);
+    assert_eq!(
+        world.sh("exit 8").await.reply.unwrap(),
+        ExecReply::Exited(8)
+    );
+    assert_eq!(sockets(&world.path().join("other-run")), 1);
+    world.kill_supervisor();
+    world.destroy(1).await.unwrap();
+    assert_eq!(sockets(&world.path().join("other-run")), 0);
+}
+
+#[tokio::test]
+async fn a_supervisor_whose_sandbox_was_taken_away_ends() {
+    let world = world();
+    world.provision().await;
+    world
+        .sh("setsid sleep 1000 >/dev/null 2>&1 &")
+        .await
+        .reply
+        .unwrap();
+    let socket = fs::read_dir(&world.config.run_dir).unwrap().next().unwrap();
+    let mut line = UnixStream::connect(socket.unwrap().path()).unwrap();
+    let away = world.path().join("away");
+    fs::rename(world.dir(), &away).unwrap();
+    line.write_all(b"{\"v\":1,\"say\":\"hello\"}\n").unwrap();
+    until("all of it ends", || world.processes().is_empty());
+    fs::rename(&away, world.dir()).unwrap();
+    world.provision().await;
+    assert_eq!(world.state().await, SandboxState::Running);
+}
+
 #[tokio::test]
 async fn a_stop_ends_commands_and_tells_how_far_it_is() {
     let world = world();
@@ -104,7 +220,7 @@ async fn a_stop_ends_commands_and_tells_how_far_it_is() {
         }
         let request = StopRequest {
             sandbox_id: world.id.clone(),
-            grace_ms: 30_000,
+            grace_ms: 1_500,
         };
         let call = Call::new(meta(1), events);
         world.provider.stop(&call, request).await.unwrap()
