@@ -52,6 +52,7 @@ pub(crate) fn byte_copy(site: &Site, to: &Site) -> Result<(), LedgerError> {
     let fresh = Fresh::begin(to)?;
     let mut copy = fresh.file()?;
     copy_bytes(site, &mut copy)?;
+    copy.sync_all().map_err(|error| from_io(to, error))?;
     fresh.place()
 }
 
@@ -76,14 +77,13 @@ fn copy_bytes(site: &Site, to: &mut File) -> Result<(), LedgerError> {
         file::open(site, Access::Read)?.ok_or_else(|| site.unavailable("it was removed", None))?;
     let copied = from
         .seek(SeekFrom::Start(0))
-        .and_then(|_| io::copy(&mut from, to))
-        .and_then(|_| to.sync_all());
+        .and_then(|_| io::copy(&mut from, to));
     // Ending the lock can write; over a damaged file redb may panic.
     drop(guard(site, || {
         drop(lock);
         Ok(())
     }));
-    copied.map_err(|error| from_io(site, error))
+    copied.map(drop).map_err(|error| from_io(site, error))
 }
 
 /// Copies the rows of a ledger into a new file, which takes its place. The writer's lock is held until it has,
