@@ -61,6 +61,7 @@ impl ProviderSetup {
         let git = GitConfig {
             cache: home.join("cache"),
             path: env.get("PATH").cloned().unwrap_or_default().into(),
+            home: variables.lenient("HOME").map(PathBuf::from),
             extra_env: for_git(variables),
             redactor: redactor.clone(),
         };

@@ -67,12 +67,13 @@ fn remote(repo: &RepoUrl, credential: Option<&GitCredential>, said: &str) -> Pro
 
 fn local(repo: &RepoUrl, said: &str) -> ProviderError {
     if said.contains("dubious ownership") {
+        let word = repo.as_str().replace('\'', r"'\''");
         return ProviderError::new(
             ErrorKind::InvalidArgument,
             format!("`{repo}` belongs to another user, and git does not read it"),
         )
         .hint(format!(
-            "run alpine as the owner of the repository, or make it yours: `sudo chown -R \"$(id -u)\" {repo}`"
+            "if you trust it: `git config --global --add safe.directory '{word}'`"
         ));
     }
     if contains_any(

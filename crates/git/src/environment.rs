@@ -51,6 +51,21 @@ impl Environment {
         environment
     }
 
+    /// For a process that only reads the user's own configuration.
+    pub(crate) fn users_own(config: &GitConfig, user_home: &Path) -> Self {
+        let mut environment = Self::base(config, Transport::File);
+        environment.set("HOME", user_home);
+        for name in ["GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME"] {
+            environment.variables.retain(|(known, _)| known != name);
+        }
+        environment
+    }
+
+    /// The same, and git reads the repositories that this file names whoever their owner is.
+    pub(crate) fn trust(&mut self, file: &Path) {
+        self.set("GIT_CONFIG_GLOBAL", file);
+    }
+
     /// The same, in a repository.
     pub(crate) fn in_repository(mut self, git_dir: &Path, work_tree: Option<&Path>) -> Self {
         self.set("GIT_DIR", git_dir);
@@ -119,7 +134,7 @@ pub(crate) fn prepare_home(cache: &Path) -> Result<(), ProviderError> {
         .map_err(|error| ProviderError::io(format!("can't make `{}`", home.display()), &error))
 }
 
-fn home(cache: &Path) -> PathBuf {
+pub(crate) fn home(cache: &Path) -> PathBuf {
     cache.join("git-home")
 }
 

@@ -1,9 +1,9 @@
 //! What callers ask for: a branch's tip, and a workspace at a commit.
 
+use crate::asking::Asking;
 use crate::checkout::Checkout;
-use crate::child::{Invocation, run};
 use crate::classify::{Doing, classify};
-use crate::environment::{Environment, prepare_home};
+use crate::environment::prepare_home;
 use alpine_provider_api::{
     BranchName, CommitId, ErrorKind, GitCredential, ProviderError, Redactor, RepoUrl,
 };
@@ -19,6 +19,8 @@ pub struct GitConfig {
     pub cache: PathBuf,
     /// The `PATH` in which git and ssh are found.
     pub path: OsString,
+    /// The user's home, whose git configuration says which repositories of other owners are safe.
+    pub home: Option<PathBuf>,
     /// Variables that git gets beside its own: proxies, certificates.
     pub extra_env: BTreeMap<String, String>,
     /// Takes secrets out of what git says.
@@ -63,15 +65,14 @@ impl Git {
         credential: Option<&GitCredential>,
     ) -> Result<CommitId, ProviderError> {
         prepare_home(&self.config.cache)?;
-        let environment = Environment::remote(&self.config, repo, credential);
+        let asking = Asking {
+            config: &self.config,
+            repo,
+            credential,
+        };
         let name = format!("refs/heads/{branch}");
-        let ended = run(
-            Invocation::new(&environment)
-                .args(["ls-remote", "--exit-code", "--", repo.as_str()])
-                .arg(&name),
-            None,
-        )
-        .await?;
+        let arguments = ["ls-remote", "--exit-code", "--", repo.as_str(), &name];
+        let ended = asking.run(None, &arguments, None).await?;
         if ended.code == Some(2) {
             return Err(ProviderError::new(
                 ErrorKind::BranchNotFound,

@@ -3,6 +3,7 @@
 //! One process at a time fetches into a mirror (`flock`); several may read it. No collection of garbage ever runs in it, so
 //! that what a reader found stays. A mirror that git can't read is set aside, and the next fetch begins anew.
 
+use crate::asking::Asking;
 use crate::child::{Ended, Invocation, run};
 use crate::classify::{Doing, classify, is_missing};
 use crate::environment::Environment;
@@ -215,24 +216,26 @@ impl<'a> Mirror<'a> {
 
     /// Fetches one thing; false if the remote does not have it.
     async fn fetch_one(&self, what: &str, progress: Progress<'_>) -> Result<bool, ProviderError> {
-        let environment = Environment::remote(self.config, self.repo, self.credential)
-            .in_repository(&self.path(), None);
-        let asked = Invocation::new(&environment)
-            .args([
-                "fetch",
-                "--progress",
-                "--no-tags",
-                "--no-auto-gc",
-                "--no-write-fetch-head",
-            ])
-            .args([
-                "--no-recurse-submodules",
-                "--update-shallow",
-                "--",
-                self.repo.as_str(),
-            ])
-            .arg(what);
-        let ended = run(asked, Some(progress)).await?;
+        let asking = Asking {
+            config: self.config,
+            repo: self.repo,
+            credential: self.credential,
+        };
+        let arguments = [
+            "fetch",
+            "--progress",
+            "--no-tags",
+            "--no-auto-gc",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            "--update-shallow",
+            "--",
+            self.repo.as_str(),
+            what,
+        ];
+        let ended = asking
+            .run(Some(&self.path()), &arguments, Some(progress))
+            .await?;
         self.judge(&ended)
     }
 

@@ -496,15 +496,113 @@ fn break_head(mirror: &std::path::Path) {
     fs::write(mirror.join("HEAD"), "nonsense\n").unwrap();
 }
 
-#[tokio::test]
-async fn another_users_repository_is_refused_with_a_hint() {
+/// A place whose source belongs to another user, as far as git knows, and whose own user has a home.
+fn foreign() -> Place {
     let mut place = Place::new();
+    let home = place.root.path().join("home");
+    fs::create_dir(&home).unwrap();
+    place.home = Some(home);
     place
         .extra_env
         .insert("GIT_TEST_ASSUME_DIFFERENT_OWNER".into(), "1".into());
+    place
+}
+
+#[tokio::test]
+async fn another_users_repository_is_refused_with_a_hint_that_helps() {
+    let place = foreign();
     let error = place.tip().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error:?}");
-    assert!(error.hint.unwrap().contains("chown"));
+    let hint = error.hint.unwrap();
+    let source = place.source();
+    let command = format!(
+        "git config --global --add safe.directory '{}'",
+        source.display()
+    );
+    assert!(hint.contains(&command), "{hint}");
+    assert!(!hint.contains("chown"), "{hint}");
+    let done = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .env_clear()
+        .env("PATH", crate::place::path())
+        .env("HOME", place.home.as_ref().unwrap())
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let tip = place.tip().await.unwrap();
+    assert_eq!(tip.to_string(), place.source_git(&["rev-parse", "HEAD"]));
+}
+
+#[tokio::test]
+async fn of_the_users_configuration_only_the_safe_directories_count() {
+    let place = foreign();
+    let (trap, mark) = place.trap();
+    let (home, source) = (place.home.clone().unwrap(), place.source());
+    let config = |safe: &str| {
+        let text = format!(
+            "[safe]\n\tdirectory = {safe}\n[core]\n\tfsmonitor = {trap}\n\thooksPath = {}\n[uploadpack]\n\tpackObjectsHook = {trap}\n",
+            home.display()
+        );
+        fs::write(home.join(".gitconfig"), text).unwrap();
+    };
+    fs::copy(&trap, home.join("reference-transaction")).unwrap();
+    config("/somewhere/else");
+    let error = place.tip().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error:?}");
+    config(source.to_str().unwrap());
+    let tip = place.tip().await.unwrap();
+    // The workspace is this user's own: only the source is to be another's.
+    assert!(!mark.exists(), "{}", fs::read_to_string(&mark).unwrap());
+    for (name, text) in [
+        ("links", "/elsewhere/*"),
+        ("forgotten", "/x\n\tdirectory ="),
+    ] {
+        config(text);
+        assert!(place.tip().await.is_err(), "{name}");
+    }
+    // What was allowed for this repository is not allowed for another.
+    config(source.to_str().unwrap());
+    let other = place.root.path().join("other");
+    let made = std::process::Command::new("cp")
+        .arg("-r")
+        .args([&source, &other])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let asked = place
+        .git()
+        .tip(
+            &crate::place::url(other.to_str().unwrap()),
+            &main_branch(),
+            None,
+        )
+        .await;
+    assert!(asked.is_err());
+    assert_eq!(place.tip().await.unwrap(), tip);
+}
+
+#[tokio::test]
+async fn a_safe_repository_of_another_user_is_checked_out() {
+    // Only a superuser can give a repository away; a user's own takes the same way through git.
+    let mut place = Place::new();
+    let home = place.root.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let source = place.source();
+    fs::write(
+        home.join(".gitconfig"),
+        format!("[safe]\n\tdirectory = {}/\n", source.display()),
+    )
+    .unwrap();
+    place.home = Some(home);
+    let tip = CommitId::new(&place.source_git(&["rev-parse", "HEAD"])).unwrap();
+    if rustix::process::geteuid().is_root() {
+        for path in [source.clone(), source.join(".git")] {
+            std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).unwrap();
+        }
+    }
+    assert_eq!(place.tip().await.unwrap(), tip);
+    place.checkout(&tip).await.unwrap();
+    assert_eq!(place.workspace_git(&["status", "--porcelain"]), "");
 }
 
 #[tokio::test]
@@ -513,6 +611,7 @@ async fn a_missing_git_and_an_unusable_cache_are_named() {
     let git = alpine_git::Git::new(alpine_git::GitConfig {
         cache: place.cache(),
         path: "/nonexistent".into(),
+        home: None,
         extra_env: Default::default(),
         redactor: Default::default(),
     });

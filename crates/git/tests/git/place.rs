@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Place {
     pub(crate) root: tempfile::TempDir,
     pub(crate) extra_env: BTreeMap<String, String>,
+    pub(crate) home: Option<PathBuf>,
 }
 
 impl Place {
@@ -30,6 +31,7 @@ impl Place {
         let place = Self {
             root: tempfile::tempdir().unwrap(),
             extra_env: BTreeMap::new(),
+            home: None,
         };
         fs::create_dir(place.source()).unwrap();
         place
@@ -55,6 +57,7 @@ impl Place {
         Git::new(GitConfig {
             cache: self.cache(),
             path: path(),
+            home: self.home.clone(),
             extra_env: self.extra_env.clone(),
             redactor: Redactor::default(),
         })

@@ -219,6 +219,37 @@ async fn a_dropped_call_leaves_no_process_and_no_argument_held_the_token() {
     assert!(!holds(place.root.path(), secret.as_bytes()));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxys_password_reaches_the_proxy_and_no_argument_or_file() {
+    let secret = format!("pw_{}_proxied", std::process::id());
+    let basic = "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let proxy = Server::start(move |request| {
+        (!request.contains("Proxy-Authorization: Basic ")).then(|| basic.to_owned())
+    });
+    let mut place = Place::empty();
+    let address = format!("http://somebody:{secret}@{}", proxy.address);
+    place.extra_env.insert("http_proxy".to_owned(), address);
+    let place = Arc::new(place);
+    let task = tokio::spawn({
+        let place = place.clone();
+        let repo = url("http://127.0.0.1:1/o/r.git");
+        async move { place.git().tip(&repo, &main_branch(), None).await }
+    });
+    until("the proxy is asked with the password", || {
+        proxy.seen().contains("Proxy-Authorization: Basic ")
+    });
+    let running = processes_with(&secret);
+    assert!(running.len() >= 2, "git and its transport run");
+    for (_, arguments) in &running {
+        let text = String::from_utf8_lossy(arguments);
+        assert!(!text.contains(&secret), "{text}");
+    }
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert!(!holds(place.root.path(), secret.as_bytes()));
+    assert!(!format!("{:?}", place.git()).contains(&secret));
+}
+
 #[tokio::test]
 async fn a_dropped_checkout_leaves_no_tree() {
     let place = Place::empty();
@@ -259,6 +290,7 @@ fn with_ssh(said: &str) -> (Place, alpine_git::Git) {
     let git = alpine_git::Git::new(alpine_git::GitConfig {
         cache: place.cache(),
         path,
+        home: None,
         extra_env: Default::default(),
         redactor: Default::default(),
     });

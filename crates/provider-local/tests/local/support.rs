@@ -39,6 +39,7 @@ pub(crate) fn world() -> World {
         git: GitConfig {
             cache: path.join("home/cache"),
             path: search_path().into(),
+            home: None,
             extra_env: BTreeMap::new(),
             redactor: Redactor::new(&secrets),
         },
