@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// How long a dropped call gets to let go of what it held.
 const LET_GO: Duration = Duration::from_secs(2);
 
+/// How many of a provider's warnings are recorded between two transactions.
+const MOST_WARNINGS: usize = 20;
+
 /// Why a step did not end well.
 #[derive(Debug)]
 pub(crate) enum StepEnd {
@@ -113,7 +116,7 @@ impl Engine {
     /// One try. The outer error says why it was cut short.
     async fn attempt<T, W, F>(
         &self,
-        held: &Held,
+        held: &mut Held,
         step: Step,
         limit: Duration,
         attempt: u32,
@@ -151,7 +154,7 @@ impl Engine {
                     if step.moves_bytes() && matches!(event, CallEvent::Progress { .. }) {
                         until = Instant::now() + limit;
                     }
-                    self.news(step, event);
+                    self.news(held, step, event);
                 }
                 () = tokio::time::sleep_until(until) => break timed_out(step, limit),
                 () = tokio::time::sleep_until(overall) => break Failure::new(ErrorCode::Timeout, format!("the operation's time limit passed during `{step}`")),
@@ -161,7 +164,7 @@ impl Engine {
         Err(cut)
     }
 
-    fn news(&self, step: Step, event: CallEvent) {
+    fn news(&self, held: &mut Held, step: Step, event: CallEvent) {
         match event {
             CallEvent::Progress { what, done, total } => {
                 self.watch.tell(Progress::Moved {
@@ -171,9 +174,13 @@ impl Engine {
                     total,
                 });
             }
-            CallEvent::Warning(text) => self
-                .watch
-                .tell(Progress::Warning(self.redactor.redact(&text))),
+            CallEvent::Warning(text) => {
+                let text = self.redactor.redact(&text);
+                self.watch.tell(Progress::Warning(text.clone()));
+                if held.warnings.len() < MOST_WARNINGS {
+                    held.warnings.push(text);
+                }
+            }
             CallEvent::Stdout(_) | CallEvent::Stderr(_) => {}
         }
     }

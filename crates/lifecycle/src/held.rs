@@ -35,6 +35,8 @@ pub(crate) struct Held {
     pub(crate) deadline: Instant,
     /// Steps that were done since the last transaction; recorded with the next.
     pub(crate) steps: Vec<StepRecord>,
+    /// What the provider warned of since then; recorded likewise.
+    pub(crate) warnings: Vec<String>,
     stop: watch::Receiver<Option<Stop>>,
     keeper: JoinHandle<()>,
     _lock: OperationLock,
@@ -67,6 +69,7 @@ impl Held {
             resumed,
             deadline,
             steps: Vec::new(),
+            warnings: Vec::new(),
             stop,
             keeper,
             _lock: lock,
@@ -111,10 +114,17 @@ impl Engine {
     ) -> Result<T, Failure> {
         let token = held.token.clone();
         let steps = held.steps.clone();
+        let mut warnings = std::mem::take(&mut held.warnings);
         let (value, session) = self
             .write(move |tx| {
                 for step in &steps {
                     tx.record_step(&token, step)?;
+                }
+                if !warnings.is_empty() {
+                    tx.update(&token, |session| {
+                        warnings.retain(|warning| !session.warnings.contains(warning));
+                        session.warnings.append(&mut warnings);
+                    })?;
                 }
                 let value = change(tx, &token)?;
                 let session = tx.session(&token.session_id)?;

@@ -409,3 +409,27 @@ fn without_spans(text: &str) -> String {
     };
     text.lines().map(|line| words(line) + "\n").collect()
 }
+
+#[test]
+fn what_a_checkout_leaves_out_is_said_and_recorded() {
+    let program = Program::new();
+    let repo = program.env.git_repo(&[
+        (
+            ".gitmodules",
+            "[submodule \"s\"]\n\tpath = s\n\turl = ../s\n",
+        ),
+        (
+            ".gitattributes",
+            "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+        ),
+    ]);
+    let up = program.up(&repo, &["--agent", "none", "--name", "it"]);
+    let status = program.json(&["status", "it"]);
+    for document in [&up, &status] {
+        let warnings = document["warnings"].to_string();
+        assert!(warnings.contains("git submodule update"), "{warnings}");
+        assert!(warnings.contains("git lfs pull"), "{warnings}");
+    }
+    program.down("it");
+    program.assert_nothing_left();
+}
