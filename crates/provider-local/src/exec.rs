@@ -1,6 +1,6 @@
 //! Runs a command in the workspace.
 
-use crate::dial::{self, Dial};
+use crate::dial::{self, Dial, PROMPT};
 use crate::layout::Sandbox;
 use crate::protocol::{Reply, Request, Run};
 use crate::provider::Local;
@@ -12,12 +12,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 const CHUNK: usize = 64 * 1024;
-/// How many pieces of input are taken in advance of a command that reads slowly.
-const PENDING: usize = 64;
+/// How much input is taken in advance of a command that reads slowly.
+const PENDING: usize = 1 << 20;
+/// How much is taken for the sake of the signals behind it, whatever the caller sends.
+const MOST_PENDING: usize = 16 << 20;
+/// How often a caller who waits with input is looked at for a signal behind it.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Has the supervisor start the command, and carries between its pipes and the call. When this is dropped, so is the
 /// connection, and the supervisor ends the command.
@@ -36,10 +42,10 @@ pub(crate) async fn exec(
         argv: request.argv,
         env: local.env(&request.env),
     };
-    let mut dial = Dial::ask(&sandbox, &Request::Exec(run)).await?;
-    let Reply::Started = dial.next(&sandbox).await? else {
-        return Err(dial::unexpected(&sandbox));
-    };
+    let request = Request::Exec(run);
+    let started = tokio::time::timeout(PROMPT, start(&sandbox, &request));
+    let silent = |_| dial::unreachable(&sandbox, "it does not answer");
+    let mut dial = started.await.map_err(silent)??;
     let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(dial.take_pipes()) else {
         return Err(dial::unexpected(&sandbox));
     };
@@ -58,7 +64,19 @@ pub(crate) async fn exec(
     Ok(ended)
 }
 
+async fn start(sandbox: &Sandbox, request: &Request) -> Result<Dial, ProviderError> {
+    let mut dial = Dial::ask(sandbox, request).await?;
+    let Reply::Started = dial.next(sandbox).await? else {
+        return Err(dial::unexpected(sandbox));
+    };
+    Ok(dial)
+}
+
 /// Passes input and signals on until the command has ended.
+///
+/// Signals come behind input on one channel, and must not wait for a command that does not read. So while enough input is
+/// held, one piece is left waiting, which holds a caller up who sends a piece when the one before was taken; when there
+/// is more than one, a signal is among them, and they are taken.
 async fn control(
     sandbox: &Sandbox,
     dial: &mut Dial,
@@ -69,24 +87,38 @@ async fn control(
     let mut feed = Feed {
         stdin: Some(stdin),
         pending: VecDeque::new(),
+        held: 0,
         ended: false,
     };
     let mut heard = true;
+    let mut unanswered: Option<Instant> = None;
+    let mut signals_among = 0;
     let ended = loop {
+        if input.len() > 1 {
+            signals_among = input.len();
+        }
+        let takes = heard && feed.takes(signals_among > 0);
         // A command that reads slowly must not keep its signals from it, nor its end from the caller.
         tokio::select! {
-            reply = dial.next(sandbox) => break reply,
+            // The answer to the question that went with a signal: it has arrived.
+            reply = dial.next(sandbox) => match reply {
+                Ok(Reply::Hello(_)) => unanswered = None,
+                reply => break reply,
+            },
+            () = until(unanswered) => break Err(dial::unreachable(sandbox, "it takes no signal")),
+            () = tokio::time::sleep(LOOK), if heard && !takes => {}
             () = feed.step(), if feed.has_work() => {}
-            item = input.recv(), if heard && feed.has_room() => match item {
-                Some(ExecInput::Data(data)) => feed.take(data),
-                Some(ExecInput::Eof) => feed.ended = true,
-                Some(ExecInput::Signal(number)) => {
-                    // A supervisor that has gone is noticed when it is read.
-                    let _ = dial.say(&Request::Signal(number)).await;
-                }
-                None => {
-                    feed.ended = true;
-                    heard = false;
+            item = input.recv(), if takes => {
+                signals_among = usize::saturating_sub(signals_among, 1);
+                heard = item.is_some();
+                match item {
+                    Some(ExecInput::Data(data)) => feed.take(data),
+                    Some(ExecInput::Eof) | None => feed.ended = true,
+                    Some(ExecInput::Signal(number)) => {
+                        let limit = *unanswered.get_or_insert(Instant::now() + PROMPT);
+                        // A supervisor that has gone is noticed when it is read, one that stands still by its silence.
+                        let _ = tokio::time::timeout_at(limit, signal(dial, number)).await;
+                    }
                 }
             },
         }
@@ -101,10 +133,25 @@ async fn control(
     }
 }
 
+/// Sends a signal, and a question behind it whose answer says that the signal was delivered.
+async fn signal(dial: &mut Dial, number: i32) -> io::Result<()> {
+    dial.say(&Request::Signal(number)).await?;
+    dial.say(&Request::Hello).await
+}
+
+/// Waits until then, or for ever.
+async fn until(limit: Option<Instant>) {
+    match limit {
+        Some(limit) => tokio::time::sleep_until(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What is on its way to the command's standard input.
 struct Feed {
     stdin: Option<pipe::Sender>,
     pending: VecDeque<Vec<u8>>,
+    held: usize,
     ended: bool,
 }
 
@@ -113,13 +160,15 @@ impl Feed {
         self.stdin.is_some() && (self.ended || !self.pending.is_empty())
     }
 
-    fn has_room(&self) -> bool {
-        self.pending.len() < PENDING
+    /// Whether the next piece is taken, which may have a signal behind it.
+    fn takes(&self, signal_behind: bool) -> bool {
+        self.held < PENDING || (signal_behind && self.held < MOST_PENDING)
     }
 
     /// Takes a piece of input, if the command still reads.
     fn take(&mut self, data: Vec<u8>) {
         if self.stdin.is_some() && !self.ended {
+            self.held += data.len();
             self.pending.push_back(data);
         }
     }
@@ -136,12 +185,18 @@ impl Feed {
             Err(source) => Err(source),
         };
         match written {
-            Ok(count) if count < data.len() => drop(data.drain(..count)),
-            Ok(_) => drop(self.pending.pop_front()),
+            Ok(count) => {
+                self.held -= count;
+                data.drain(..count);
+                if data.is_empty() {
+                    self.pending.pop_front();
+                }
+            }
             Err(source) if source.kind() == io::ErrorKind::WouldBlock => {}
             // It has closed its input: what else comes is dropped, as a shell does.
             Err(_) => {
                 self.stdin = None;
+                self.held = 0;
                 self.pending.clear();
             }
         }

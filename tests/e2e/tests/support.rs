@@ -274,10 +274,13 @@ struct Stream {
 impl Running {
     /// Starts it. Both of its streams are read from the beginning.
     pub(crate) fn start(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::start_fed(command)
+    }
+
+    /// Starts it with the standard input that it was given.
+    pub(crate) fn start_fed(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let stdout = read(child.stdout.take().expect("a pipe"));
         let stderr = read(child.stderr.take().expect("a pipe"));

@@ -1,10 +1,10 @@
 //! Commands in a sandbox.
 
-use crate::support::{PLANTED, lives, meta, until, world};
+use crate::support::{PLANTED, lives, meta, signal, until, world};
 use alpine_provider_api::*;
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 #[tokio::test]
@@ -243,4 +243,74 @@ async fn a_commands_secrets_are_in_its_environment_only() {
             assert_eq!(host, Vec::<String>::new());
         }
     }
+}
+
+#[tokio::test]
+async fn a_signal_does_not_wait_behind_input() {
+    let world = world();
+    world.provision().await;
+    let (send, input) = mpsc::channel(16);
+    let asking = async {
+        let (mut sent, mut moved) = (0, Instant::now());
+        // A piece follows when the one before was taken, until none is taken for a while.
+        while moved.elapsed() < Duration::from_millis(500) {
+            if send.capacity() == send.max_capacity() {
+                send.send(ExecInput::Data(vec![b'x'; 65_536]))
+                    .await
+                    .unwrap();
+                (sent, moved) = (sent + 65_536, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        until("the command runs", || {
+            world.workspace().join("ready").exists()
+        });
+        send.send(ExecInput::Signal(2)).await.unwrap();
+        (send, sent)
+    };
+    let script = "trap 'exit 9' INT; touch ready; while :; do sleep 0.01; done";
+    let ran = async { tokio::join!(world.exec(world.exec_request(script), input), asking) };
+    let (ran, (_open, sent)) = tokio::time::timeout(Duration::from_secs(20), ran)
+        .await
+        .unwrap();
+    assert_eq!(ran.reply.unwrap(), ExecReply::Exited(9));
+    assert!(sent < 2 << 20, "{sent} bytes were taken in advance");
+}
+
+#[tokio::test]
+async fn a_supervisor_that_stands_still_keeps_no_command_waiting() {
+    let world = world();
+    world.provision().await;
+    let pid = world.supervisor();
+    signal(pid, "STOP");
+    let limit = Duration::from_secs(10);
+    let ran = tokio::time::timeout(limit, world.sh("true")).await;
+    assert_eq!(ran.unwrap().reply.unwrap_err().kind, ErrorKind::Io);
+    signal(pid, "CONT");
+    assert_eq!(
+        world.sh("exit 7").await.reply.unwrap(),
+        ExecReply::Exited(7)
+    );
+}
+
+#[tokio::test]
+async fn a_signal_that_is_not_delivered_ends_the_call() {
+    let world = world();
+    world.provision().await;
+    let (send, input) = mpsc::channel(4);
+    let asking = async {
+        while !world.workspace().join("ready").exists() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        signal(world.supervisor(), "STOP");
+        send.send(ExecInput::Signal(2)).await.unwrap();
+        send
+    };
+    let script = "touch ready; while :; do sleep 0.01; done";
+    let ran = async { tokio::join!(world.exec(world.exec_request(script), input), asking) };
+    let (ran, _open) = tokio::time::timeout(Duration::from_secs(20), ran)
+        .await
+        .unwrap();
+    assert_eq!(ran.reply.unwrap_err().kind, ErrorKind::Io);
+    signal(world.supervisor(), "CONT");
 }

@@ -1,14 +1,16 @@
 //! `exec` and `logs` on real processes.
 
+use crate::local::faults::supervisor;
 use crate::local::program::Program;
 use crate::local::whole::repository;
 use crate::support::{Running, text, wait_until};
 use alpine_testkit::Output;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 fn said(output: &Output) -> (&str, &str, Option<i32>) {
     (&output.stdout, &output.stderr, output.code())
@@ -74,6 +76,56 @@ fn a_command_has_its_own_streams_status_and_signals() {
     wait_until("its end", || !is_there());
     program.down("it");
     program.assert_nothing_left();
+}
+
+#[test]
+fn an_interrupt_is_never_stuck() {
+    let program = Program::new();
+    let up = program.up(&repository(&program), &["--agent", "none", "--name", "it"]);
+    let workspace = PathBuf::from(text(&up, "workspace_path"));
+    let exec = |script: &str| program.command(&["exec", "it", "--", "sh", "-c", script]);
+    let begin = |running: &Running, name: &str| {
+        wait_until("the command", || workspace.join(name).exists());
+        running.signal(Signal::INT);
+    };
+
+    // More input than anybody takes does not keep it from the command.
+    let input = workspace.parent().unwrap().join("much");
+    fs::write(&input, vec![b'x'; 8 << 20]).unwrap();
+    let script = "trap 'sleep 3; exit 9' INT; touch fed; while :; do sleep 0.05; done";
+    let mut command = exec(script);
+    command.stdin(fs::File::open(&input).unwrap());
+    let running = Running::start_fed(command);
+    wait_until("the input to be held up", || input_stands(&running));
+    begin(&running, "fed");
+    assert_eq!(running.wait().code(), Some(9));
+    fs::remove_file(&input).unwrap();
+
+    // A second one ends alpine where the first does not end the command, and the command with it.
+    let script = "trap 'touch told' INT; touch deaf; while :; do sleep 0.05; done";
+    let running = Running::start(exec(script));
+    begin(&running, "deaf");
+    begin(&running, "told");
+    assert_eq!(running.wait().code(), Some(130));
+
+    // So does the first where nobody takes it.
+    let running = Running::start(exec("touch still; while :; do sleep 0.05; done"));
+    wait_until("the command", || workspace.join("still").exists());
+    let supervisor = supervisor(&program);
+    kill_process(supervisor, Signal::STOP).unwrap();
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), Some(143));
+    kill_process(supervisor, Signal::CONT).unwrap();
+    program.down("it");
+    program.assert_nothing_left();
+}
+
+/// Whether a program has stopped reading its standard input: its position in the file stays where it is, past the start.
+fn input_stands(running: &Running) -> bool {
+    let position = || fs::read_to_string(format!("/proc/{}/fdinfo/0", running.pid())).unwrap();
+    let before = position();
+    std::thread::sleep(Duration::from_millis(300));
+    !before.starts_with("pos:\t0\n") && position() == before
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-fn supervisor(program: &Program) -> Pid {
+pub(crate) fn supervisor(program: &Program) -> Pid {
     let processes = program.env.processes();
     let found = processes
         .iter()
