@@ -6,7 +6,7 @@ pub(crate) mod home;
 mod table;
 mod variables;
 
-pub(crate) use environment::{for_git, for_sandboxes};
+pub(crate) use environment::{for_git, for_sandboxes, proxy_secrets};
 pub(crate) use file::is_variable;
 pub(crate) use table::{Source, Table, duration};
 pub(crate) use variables::{Variables, is_secret};

@@ -70,13 +70,14 @@ impl Variables {
             .filter_map(|(name, value)| Some((name.as_str(), value.to_str()?)))
     }
 
-    /// The value of every variable whose name says that it is a secret.
+    /// The value of every variable whose name says that it is a secret, and the passwords in the addresses of proxies.
     pub(crate) fn secrets(&self) -> Vec<Secret<String>> {
         let secret = self.0.iter().filter(|(name, _)| is_secret(name));
         secret
             .map(|(_, value)| {
                 Secret::new(String::from_utf8_lossy(&value.clone().into_vec()).into_owned())
             })
+            .chain(super::proxy_secrets(self))
             .collect()
     }
 }
