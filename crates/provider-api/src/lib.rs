@@ -2,7 +2,7 @@
 //!
 //! A provider implements [`SandboxProvider`]. The engine calls it with plain data and gets plain data back, so that every
 //! call can cross a process boundary as JSON. What a call says while it runs (progress, output, warnings) goes through
-//! [`Call::events`].
+//! [`Call::send`].
 
 mod agent;
 mod call;
