@@ -93,7 +93,14 @@ fn finish(
         false => limit,
     };
     let forced = leave_nothing(call, sandbox, limit, forced || killed)?;
+    let forced = write_exit(sandbox, forced)?;
+    // Only now does nobody start it again, so that this is no new supervisor's socket.
     record::remove_socket(sandbox)?;
+    Ok(forced)
+}
+
+/// Writes down that it was stopped, unless its supervisor did; answers whether anything had to be killed.
+fn write_exit(sandbox: &Sandbox, forced: bool) -> Result<bool, ProviderError> {
     let before: Option<ExitRecord> = file::read_json(&sandbox.exit()).unwrap_or_default();
     match before {
         Some(exit) if exit.asked => Ok(exit.forced || forced),
