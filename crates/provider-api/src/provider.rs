@@ -8,8 +8,12 @@ use tokio::sync::mpsc;
 /// What makes, fills, keeps and ends sandboxes.
 ///
 /// **Fences.** A provider keeps, per sandbox, the highest fence it has seen, and refuses a lower one with `Fenced`; it
-/// remembers the ids it has destroyed and refuses them with `Destroyed`. So a caller that wakes up late changes nothing.
+/// remembers the ids it has destroyed and refuses them with `Destroyed`. So a caller that wakes up late changes
+/// nothing.
 /// `inspect`, `list`, `logs`, `open_agent`, `exec` and `read_object` change nothing that a lease guards: they check no fence.
+///
+/// **Proof.** `NotFound` and `WorkspaceLost` say that something is provably gone, since the caller gives it up then; what
+/// can't be told is `Io`.
 ///
 /// **Again.** Each call may be repeated, by this process or another, after any crash: the same request has the same effect
 /// as one. **If dropped**: the future may be dropped at any await; what was begun may end or not, and a repeat converges.
@@ -68,7 +72,8 @@ pub trait SandboxProvider: Send + Sync + fmt::Debug {
         request: OpenAgentRequest,
     ) -> Result<OpenAgentReply, ProviderError>;
 
-    /// **Does**: says how the sandbox is; with `probe`, looks inside. A sandbox that is not there is `missing`, no error.
+    /// **Does**: says how the sandbox is; with `probe`, looks inside. A sandbox that is provably not there is `missing`, no
+    /// error; where that is not proven (another home, a disk that is not mounted) it is `unknown`.
     /// **Again**: looks again. **Fails**: `Io`. **If dropped**: nothing stays.
     async fn inspect(
         &self,
