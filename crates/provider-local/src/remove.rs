@@ -8,10 +8,11 @@ use crate::{made, record, stop};
 use alpine_provider_api::{Call, DestroyReply, DestroyRequest, ProviderError, SandboxId};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Remembers the id as destroyed, ends what runs, and removes all that the sandbox stored.
@@ -85,47 +86,70 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), ProviderError> {
         }
         Err(source) => return Err(failed(source)),
     };
-    let mut tree = Tree { root, moved: 0 };
+    let moved = AtomicU64::new(0);
+    let tree = Tree { root, moved };
     tree.empty().map_err(failed)?;
     std::fs::remove_dir(path).map_err(|source| io_error(path, &source))
 }
 
+/// How many directories are emptied at once: where each removal waits for the disk, waiting together is what helps.
+const HANDS: usize = 4;
+
 /// A directory that is being emptied.
 struct Tree {
     root: OwnedFd,
-    moved: u64,
+    moved: AtomicU64,
 }
 
 impl Tree {
-    /// Each directory that is found below is moved up to the root first, so that however deep the tree is, two descriptors
+    /// Each directory that is found below is moved up to the root first, so that however deep the tree is, few descriptors
     /// and no recursion do.
-    fn empty(&mut self) -> Result<(), Errno> {
+    fn empty(&self) -> Result<(), Errno> {
         loop {
-            let mut found = Vec::new();
+            let (mut files, mut directories) = (Vec::new(), Vec::new());
             for entry in Dir::read_from(&self.root)? {
                 let entry = entry?;
                 let name = entry.file_name();
-                if !matches!(name.to_bytes(), b"." | b"..") {
-                    found.push((
-                        name.to_owned(),
-                        is_dir(&self.root, name, entry.file_type())?,
-                    ));
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                match is_dir(&self.root, name, entry.file_type())? {
+                    true => directories.push(name.to_owned()),
+                    false => files.push(name.to_owned()),
                 }
             }
-            if found.is_empty() {
+            if files.is_empty() && directories.is_empty() {
                 return Ok(());
             }
-            for (name, is_dir) in found {
-                match is_dir {
-                    true => self.empty_child(&name)?,
-                    false => rustix::fs::unlinkat(&self.root, &*name, AtFlags::empty())?,
-                }
+            for name in files {
+                rustix::fs::unlinkat(&self.root, &*name, AtFlags::empty())?;
             }
+            self.empty_children(&directories)?;
         }
     }
 
+    /// Removes directories that are directly below the root, several at once.
+    fn empty_children(&self, names: &[CString]) -> Result<(), Errno> {
+        let next = AtomicUsize::new(0);
+        let hand = || {
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.empty_child(name)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            // Where no thread can be had, fewer hands do it.
+            let others: Vec<_> = (1..HANDS.min(names.len()))
+                .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, hand).ok())
+                .collect();
+            others.into_iter().fold(hand(), |done, other| {
+                done.and(other.join().unwrap_or(Err(Errno::CANCELED)))
+            })
+        })
+    }
+
     /// Removes a directory that is directly below the root, after moving the directories that are in it beside it.
-    fn empty_child(&mut self, name: &CStr) -> Result<(), Errno> {
+    fn empty_child(&self, name: &CStr) -> Result<(), Errno> {
         let child = open_dir(&self.root, name)?;
         let mut found = Vec::new();
         for entry in Dir::read_from(&child)? {
@@ -143,8 +167,8 @@ impl Tree {
             // A directory that changes its parent has to be writable itself.
             rustix::fs::chmodat(&child, &*name, Mode::RWXU, AtFlags::empty())?;
             loop {
-                self.moved += 1;
-                let beside = format!(".alpine-removing-{}", self.moved);
+                let number = self.moved.fetch_add(1, Ordering::Relaxed);
+                let beside = format!(".alpine-removing-{number}");
                 let flags = rustix::fs::RenameFlags::NOREPLACE;
                 match rustix::fs::renameat_with(&child, &*name, &self.root, beside, flags) {
                     Ok(()) => break,
@@ -210,6 +234,20 @@ mod tests {
         remove_tree(&tree).unwrap();
         assert!(tree.symlink_metadata().is_err());
         assert!(beside.join("kept").exists());
+    }
+
+    #[test]
+    fn many_directories_go_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        for number in 0..60 {
+            let inner = tree.join(format!("part{number}/same/.alpine-removing-{number}"));
+            fs::create_dir_all(&inner).unwrap();
+            fs::write(inner.join("file"), "x").unwrap();
+            fs::write(tree.join(format!("part{number}/file")), "x").unwrap();
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]
