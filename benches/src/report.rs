@@ -59,7 +59,9 @@ impl Report {
 
     /// Where the time goes, or how something was counted.
     pub fn note(&mut self, note: String) {
-        self.notes.push(note);
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// The table, in Markdown, and the notes.
