@@ -566,6 +566,56 @@ fn sessions_belong_to_their_owners() {
 }
 
 #[test]
+fn what_an_admin_does_in_anothers_session_is_recorded() {
+    let world = World::new();
+    let session = world.ready("mine");
+    let admin = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env("ALPINE_PRINCIPAL_ID", "somebody-else");
+        command.env("ALPINE_ROLES", "alpine.admin");
+        world.env.run(&mut command)
+    };
+    admin(&["exec", &session, "--", "echo", "hello"]);
+    admin(&["open", &session, "--json"]);
+    admin(&["logs", &session]);
+    let audit = world.ledger(|snapshot| snapshot.audit());
+    let acts: Vec<_> = audit
+        .iter()
+        .map(|record| (record.actor.as_str(), record.action.as_str()))
+        .collect();
+    let expected = ["exec", "open", "logs"].map(|action| ("somebody-else", action));
+    assert_eq!(acts, expected);
+}
+
+#[test]
+fn the_status_of_an_interrupted_up_says_why_and_how_it_goes_on() {
+    let world = World::new();
+    world
+        .fake()
+        .fault("install", alpine_testkit::Fault::Hang, 1);
+    let repo = world.repo_path();
+    let arguments = [
+        "up",
+        repo,
+        "--branch",
+        "main",
+        "--client-request-id",
+        "cut",
+        "--name",
+        "cut",
+        "--timeout",
+        "1s",
+    ];
+    let failure = world.fails(&arguments, "ERR_TIMEOUT", 2);
+    let status = world.done(&["status", "cut"]);
+    assert_eq!(status["state"], "installing", "{status:#}");
+    assert_eq!(status["last_error"]["error_code"], "ERR_TIMEOUT");
+    assert_eq!(status["next_step"], failure["next_step"]);
+    assert!(text(&status, "next_step").contains("--client-request-id cut"));
+    world.done(&["down", "cut"]);
+}
+
+#[test]
 fn what_is_listed() {
     let world = World::new();
     let fault = |method: &str| {
