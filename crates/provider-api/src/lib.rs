@@ -6,7 +6,10 @@
 
 mod agent;
 mod call;
+mod describe;
 mod error;
+mod method;
+mod open;
 mod provider;
 mod redact;
 mod repo;
@@ -16,7 +19,10 @@ mod types;
 
 pub use agent::{AgentSpec, BasicAuth, Probe, Serve, Server, Shutdown, Transcript};
 pub use call::{Call, CallEvent, ExecInput, Meta};
+pub use describe::{DescribeReply, Feature, Isolation, MissingLayer};
 pub use error::{ErrorKind, ProviderError, Retry};
+pub use method::Method;
+pub use open::{OpenRequest, Place};
 pub use provider::SandboxProvider;
 pub use redact::{Redactor, StreamRedactor};
 pub use repo::{BranchName, CommitId, GitCredential, RepoUrl, RepoUrlError, Transport};

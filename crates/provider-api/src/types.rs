@@ -1,6 +1,6 @@
 //! The requests and replies of every method. All are plain data.
 
-use crate::{AgentSpec, BranchName, CommitId, GitCredential, RepoUrl, Secret, wire};
+use crate::{AgentSpec, BranchName, CommitId, GitCredential, Isolation, RepoUrl, Secret, wire};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,47 +34,6 @@ impl fmt::Display for SandboxId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
-}
-
-/// What a provider is and does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DescribeReply {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// The isolation that a sandbox made now would get.
-    pub isolation: Isolation,
-    /// Whether `capture` needs the sandbox to run, so that `stop` has to do it.
-    #[serde(default)]
-    pub captures_in_stop: bool,
-}
-
-/// How a sandbox is kept apart from its host, honestly.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Isolation {
-    /// `namespaces`, `landlock`, `process`, or a provider's own word.
-    pub tier: String,
-    /// The layers in force.
-    #[serde(default)]
-    pub layers: Vec<String>,
-    /// Limit (memory, cpu, pids, …) → `enforced`, `soft` or `none`.
-    #[serde(default)]
-    pub limits: BTreeMap<String, String>,
-    /// What is not there.
-    #[serde(default)]
-    pub missing: Vec<MissingLayer>,
-}
-
-/// A layer of isolation that is not there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MissingLayer {
-    /// Which.
-    pub what: String,
-    /// Why.
-    pub why: String,
-    /// What would bring it.
-    pub fix: String,
 }
 
 /// Asks for a sandbox.

@@ -114,12 +114,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl SandboxProvider for LocalProvider {
     async fn describe(&self) -> Result<DescribeReply, ProviderError> {
-        Ok(DescribeReply {
-            name: "local".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            isolation: isolation(),
-            captures_in_stop: false,
-        })
+        let version = env!("CARGO_PKG_VERSION");
+        Ok(DescribeReply::new("local", version, isolation()))
     }
 
     async fn provision(

@@ -101,6 +101,18 @@ fn arrows_only_run_down() {
             "alpine-lifecycle",
             &["alpine-ledger", "alpine-provider-api"],
         ),
+        ("alpine-provider-port", &["alpine-provider-api"]),
+        ("alpine-provider-store", &["alpine-provider-api"]),
+        (
+            "alpine-provider-adapter",
+            &[
+                "alpine-gateway",
+                "alpine-git",
+                "alpine-objects",
+                "alpine-provider-api",
+                "alpine-snapshot",
+            ],
+        ),
         (
             "alpine-provider-local",
             &[

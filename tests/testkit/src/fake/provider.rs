@@ -207,12 +207,9 @@ impl SandboxProvider for FakeProvider {
         let judge = judge("describe", &call, None);
         let work = async |extent| match extent {
             Extent::Half => Err(half_done()),
-            Extent::Whole | Extent::Unseen | Extent::Lie => Ok(DescribeReply {
-                name: "fake".to_owned(),
-                version: "1.0.0".to_owned(),
-                isolation: isolation(),
-                captures_in_stop: false,
-            }),
+            Extent::Whole | Extent::Unseen | Extent::Lie => {
+                Ok(DescribeReply::new("fake", "1.0.0", isolation()))
+            }
         };
         self.run(&judge, &serde_json::json!({}), work).await
     }

@@ -1,0 +1,37 @@
+//! What a provider that is not compiled in is opened with.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a provider is opened with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// The user's own table, `[providers.NAME.config]`.
+    #[serde(default)]
+    pub config: Value,
+    /// Where it may keep things.
+    #[serde(default)]
+    pub place: Place,
+}
+
+/// Where a provider may keep things on this machine, and what it may find there. None of it is secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// The name it is configured by.
+    pub name: String,
+    /// A directory of its own, for state and staging: it need not be there yet.
+    pub state: PathBuf,
+    /// The directory of durable objects.
+    pub objects: PathBuf,
+    /// The directory of repository caches.
+    pub cache: PathBuf,
+    /// The directory of sockets.
+    pub run: PathBuf,
+    /// The program `alpine` itself, to be executed anew where a supervisor or a gateway is wanted.
+    pub executable: PathBuf,
+    /// The variables that sandboxes start with.
+    pub env: BTreeMap<String, String>,
+}

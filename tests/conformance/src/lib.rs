@@ -1,0 +1,1 @@
+//! Checks that a provider keeps the contract, sentence by sentence.
