@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Variables, for_git, for_sandboxes, home};
 use alpine_git::{Git, GitConfig};
-use alpine_ledger::SystemClock;
+use alpine_ledger::{SystemClock, WrapFile};
 use alpine_lifecycle::{Env, ErrorCode, Failure, Providers, Tips};
 use alpine_provider_api::{
     BranchName, CommitId, GitCredential, ProviderError, Redactor, RepoUrl, SandboxProvider, Secret,
@@ -27,6 +27,8 @@ pub struct Setup {
     pub env: Option<Env>,
     /// Who knows the branches' tips; git when none.
     pub tips: Option<Arc<dyn Tips>>,
+    /// What is laid around the ledger's file; nothing when none.
+    pub wrap_ledger: Option<Arc<dyn WrapFile>>,
 }
 
 /// What a provider is made with.

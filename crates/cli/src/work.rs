@@ -82,6 +82,7 @@ impl Work {
             lease: config.limits.lease,
             clock: self.setup.env().clock,
             allow_network_fs: config.allow_network_fs.value,
+            wrap: self.setup.wrap_ledger.clone(),
             ..Options::new()
         }
     }

@@ -1,6 +1,8 @@
 //! The file under redb: its locks are tried until a deadline instead of being waited for without end.
 
-use crate::error::LockTimeout;
+use crate::LedgerError;
+use crate::error::{LockTimeout, from_redb};
+use crate::site::Site;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 use std::fs::File;
@@ -25,16 +27,21 @@ const HEADER_END: u64 = 4096;
 /// was overtaken after all.
 #[derive(Debug)]
 pub(crate) struct PatientFile {
-    file: FileBackend,
+    file: Box<dyn StorageBackend>,
     patience: Duration,
     reads_only: bool,
 }
 
 impl PatientFile {
-    pub(crate) fn new(file: File, patience: Duration) -> Result<Self, redb::DatabaseError> {
+    pub(crate) fn new(site: &Site, file: File) -> Result<Self, LedgerError> {
+        let file = Box::new(FileBackend::new(file).map_err(|error| from_redb(site, error))?);
+        let options = &site.options;
         Ok(Self {
-            file: FileBackend::new(file)?,
-            patience,
+            file: match &options.wrap {
+                Some(wrap) => wrap.wrap(file),
+                None => file,
+            },
+            patience: options.lock_timeout,
             reads_only: false,
         })
     }

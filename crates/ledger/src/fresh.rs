@@ -1,7 +1,7 @@
 //! A new file that takes its name whole or not at all, so that nobody ever sees half of one.
 
 use crate::backend::{PatientFile, wait_until};
-use crate::error::{from_io, from_redb};
+use crate::error::from_io;
 use crate::site::Site;
 use crate::store::{self, Store, guard};
 use crate::tables::TABLES;
@@ -69,8 +69,7 @@ impl<'a> Fresh<'a> {
         f: impl FnOnce(&Store<'_>) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let site = self.site;
-        let backend = PatientFile::new(self.file()?, site.options.lock_timeout)
-            .map_err(|error| from_redb(site, error))?;
+        let backend = PatientFile::new(site, self.file()?)?;
         let database = guard(site, || Ok(store::builder().create_with_backend(backend)?))?;
         let transaction = guard(site, || Ok(database.begin_write()?))?;
         let value = {

@@ -2,7 +2,7 @@
 
 use crate::LedgerError;
 use crate::backend::PatientFile;
-use crate::error::{from_io, from_redb};
+use crate::error::from_io;
 use crate::file::{self, Access};
 use crate::site::Site;
 use crate::store::{self, guard};
@@ -181,9 +181,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn backend(site: &Site, file: File) -> Result<(PatientFile, (u64, u64)), LedgerError> {
     let metadata = file.metadata().map_err(|error| from_io(site, error))?;
-    let backend = PatientFile::new(file, site.options.lock_timeout)
-        .map_err(|error| from_redb(site, error))?;
-    Ok((backend, file::identity(&metadata)))
+    Ok((PatientFile::new(site, file)?, file::identity(&metadata)))
 }
 
 pub(crate) fn open_writer(site: &Site) -> Result<Open, LedgerError> {

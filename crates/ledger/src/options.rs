@@ -1,6 +1,8 @@
 //! How a ledger is opened.
 
 use crate::{Clock, Holder, SystemClock};
+use redb::StorageBackend;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,14 @@ pub struct Options {
     pub holder: Holder,
     /// Whether a file system over the network is accepted, whose locks may not hold.
     pub allow_network_fs: bool,
+    /// What is laid around each file that is opened; nothing when none.
+    pub wrap: Option<Arc<dyn WrapFile>>,
+}
+
+/// Lays something around the ledger's file, as for a proof of what happens when it fails.
+pub trait WrapFile: fmt::Debug + Send + Sync {
+    /// The file in its wrapping. It has to pass the locks on, whose defaults only refuse.
+    fn wrap(&self, file: Box<dyn StorageBackend>) -> Box<dyn StorageBackend>;
 }
 
 impl Options {
@@ -29,6 +39,7 @@ impl Options {
             clock: Arc::new(SystemClock),
             holder: Holder::this_process(),
             allow_network_fs: false,
+            wrap: None,
         }
     }
 }

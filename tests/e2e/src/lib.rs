@@ -33,6 +33,7 @@ pub fn setup() -> Setup {
             random: Arc::new(random),
         }),
         tips: None,
+        wrap_ledger: None,
     }
 }
 
