@@ -22,6 +22,7 @@ struct Times {
     tar: Samples,
     tar_and_sync: Samples,
     down: Samples,
+    deleted: Samples,
     steps: BTreeMap<String, Samples>,
 }
 
@@ -57,6 +58,10 @@ pub(crate) fn up_and_down(report: &mut Report) {
         ms(synced),
         Some(ratio(down, synced)),
     );
+    report.note(format!(
+        "5 000 files, until the remover has deleted them, after `down` has ended: {}",
+        ms(times.deleted.median())
+    ));
     let steps: Vec<_> = times
         .steps
         .iter()
@@ -144,6 +149,10 @@ fn bring_down(env: &TestEnv, session: &str, times: &mut Times) {
     quiet(env);
     let (took, said) = run_and_read(&mut alpine(env, &["down", session, "--json"]));
     times.down.add(took);
+    // What is deleted after the command has ended must not slow down what is measured next.
+    let start = Instant::now();
+    env.assert_no_processes(Duration::from_secs(60));
+    times.deleted.add(start.elapsed());
     let down = document(&said);
     assert_eq!(down["persistence_verified"], true, "{down}");
     let path = env.alpine_home().join("ledger.redb");

@@ -5,7 +5,7 @@ use crate::intent;
 use crate::layout::Sandbox;
 use crate::provider::{Local, blocking};
 use crate::record::FilledRecord;
-use crate::{remove, sync};
+use crate::{sync, tree};
 use alpine_objects::Store;
 use alpine_provider_api::*;
 use alpine_snapshot::{Root, SnapshotError};
@@ -237,7 +237,7 @@ pub(crate) async fn restore(
     let (workspace, transcript) = (incoming.join("workspace"), incoming.join("transcript"));
     let fence = call.meta.fence;
     sync::fill(local, &sandbox, fence, workspace, Some(transcript), filled).await?;
-    blocking(move || remove::remove_tree(&incoming)).await?;
+    blocking(move || tree::remove_tree(&incoming)).await?;
     Ok(RestoreReply { entries })
 }
 

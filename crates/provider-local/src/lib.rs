@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod detect;
 mod dial;
+mod doomed;
 mod exec;
 mod file;
 mod inspect;
@@ -30,6 +31,7 @@ mod setup;
 mod shim;
 mod stop;
 mod sync;
+mod tree;
 
 pub use config::LocalConfig;
 pub use provider::LocalProvider;

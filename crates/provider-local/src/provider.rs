@@ -4,7 +4,9 @@ use crate::config::LocalConfig;
 use crate::intent;
 use crate::isolation::isolation;
 use crate::layout::{Home, Sandbox};
-use crate::{agent, exec, file, inspect, install, keep, launch, logs, provision, record, remove};
+use crate::{
+    agent, doomed, exec, file, inspect, install, keep, launch, logs, provision, record, remove,
+};
 use crate::{stop, sync};
 use alpine_git::Git;
 use alpine_provider_api::*;
@@ -124,7 +126,9 @@ impl SandboxProvider for LocalProvider {
         request: ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
         let (local, fence) = (Arc::clone(&self.local), call.meta.fence);
-        blocking(move || provision::provision(&local, fence, request)).await
+        let made = blocking(move || provision::provision(&local, fence, request)).await;
+        doomed::tidy(&self.local, call).await;
+        made
     }
 
     async fn sync_repo(
@@ -167,7 +171,8 @@ impl SandboxProvider for LocalProvider {
         inspect::inspect(&self.local, request).await
     }
 
-    async fn list(&self, _call: &Call, request: ListRequest) -> Result<ListReply, ProviderError> {
+    async fn list(&self, call: &Call, request: ListRequest) -> Result<ListReply, ProviderError> {
+        doomed::tidy(&self.local, call).await;
         let local = Arc::clone(&self.local);
         blocking(move || inspect::list(&local, &request)).await
     }

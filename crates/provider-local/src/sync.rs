@@ -5,7 +5,7 @@ use crate::intent;
 use crate::layout::Sandbox;
 use crate::provider::{Local, blocking};
 use crate::record::FilledRecord;
-use crate::remove;
+use crate::tree;
 use alpine_provider_api::{
     Call, CommitId, ErrorKind, ProviderError, SyncRepoReply, SyncRepoRequest,
 };
@@ -111,7 +111,7 @@ pub(crate) fn incoming(sandbox: &Sandbox) -> Result<PathBuf, ProviderError> {
             .as_encoded_bytes()
             .starts_with(b".incoming-")
         {
-            remove::remove_tree(&entry.path())?;
+            tree::remove_tree(&entry.path())?;
         }
     }
     let name = format!(".incoming-{:08x}", file::random_u32());
@@ -150,7 +150,7 @@ fn swap(from: &Path, to: &Path) -> Result<(), ProviderError> {
     let failed = |source: std::io::Error| io_error(to, &source);
     match std::fs::rename(from, to) {
         Err(source) if source.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-            remove::remove_tree(to)?;
+            tree::remove_tree(to)?;
             std::fs::rename(from, to).map_err(failed)
         }
         renamed => renamed.map_err(failed),

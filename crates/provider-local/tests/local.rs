@@ -15,6 +15,8 @@ mod ending;
 mod keeping;
 #[path = "local/making.rs"]
 mod making;
+#[path = "local/removing.rs"]
+mod removing;
 #[path = "local/setup.rs"]
 mod setup;
 #[path = "local/support.rs"]

@@ -10,7 +10,7 @@ use crate::record;
 use alpine_provider_api::{ErrorKind, ProviderError, SandboxId};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Pid, umask};
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -56,25 +56,32 @@ fn detach(id: Option<&OsStr>) -> Result<Option<(Birth, Sandbox)>, ProviderError>
         ProviderError::new(ErrorKind::Internal, message)
     })?;
     let detached = |source| ProviderError::io("can't detach a supervisor", &source);
-    if kernel::fork().map_err(detached)? == Forked::Parent {
+    if go_into_background(c"alpine-shim").map_err(detached)? == Forked::Parent {
         return Ok(None);
     }
-    let alone = || -> io::Result<()> {
-        rustix::process::setsid()?;
-        rustix::process::set_child_subreaper(Some(Pid::INIT))?;
-        rustix::thread::set_name(c"alpine-shim")?;
-        let nothing = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?;
-        rustix::stdio::dup2_stdin(&nothing)?;
-        rustix::stdio::dup2_stdout(&nothing)?;
-        rustix::stdio::dup2_stderr(&nothing)?;
-        std::env::set_current_dir("/")
-    };
-    alone().map_err(detached)?;
+    // What the sandbox's processes orphan is inherited.
+    rustix::process::set_child_subreaper(Some(Pid::INIT))
+        .map_err(|source| detached(source.into()))?;
     let sandbox = Home::new(&birth.home.clone(), &birth.run_dir.clone()).sandbox(&id);
     Ok(Some((birth, sandbox)))
+}
+
+/// Forks; the child has a session and a name of its own, no standard streams, and no directory that it would keep in use.
+pub(crate) fn go_into_background(name: &CStr) -> io::Result<Forked> {
+    if kernel::fork()? == Forked::Parent {
+        return Ok(Forked::Parent);
+    }
+    rustix::process::setsid()?;
+    rustix::thread::set_name(name)?;
+    let nothing = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    rustix::stdio::dup2_stderr(&nothing)?;
+    std::env::set_current_dir("/")?;
+    Ok(Forked::Child)
 }
 
 fn live(birth: Birth, sandbox: Sandbox, speak: OwnedFd) -> ExitCode {

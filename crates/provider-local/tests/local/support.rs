@@ -229,6 +229,28 @@ impl World {
             .collect()
     }
 
+    /// What waits to be deleted.
+    pub(crate) fn removing(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.config.home.join("sandboxes/.removing"));
+        let entries = entries.into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
+    /// The processes that delete it.
+    pub(crate) fn removers(&self) -> Vec<u32> {
+        let place = self.config.home.as_os_str().as_encoded_bytes();
+        let removes = |pid: &u32| {
+            let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = text.split(|&byte| byte == 0);
+            words.next() == Some(b"alpine-remover") && words.next() == Some(place)
+        };
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+            .filter(removes)
+            .collect()
+    }
+
     /// A repository with these files on `main`; gives its tip.
     pub(crate) fn repository(&self, files: &[(&str, &str)]) -> (RepoUrl, CommitId) {
         let path = self.path().join("origin");
@@ -310,6 +332,8 @@ impl Drop for World {
         if !std::thread::panicking() {
             ended.unwrap().unwrap();
             assert_eq!(self.processes(), Vec::<u32>::new());
+            until("removers end", || self.removers().is_empty());
+            assert_eq!(self.removing(), Vec::<PathBuf>::new());
             let run = fs::read_dir(&self.config.run_dir).into_iter().flatten();
             assert_eq!(run.count(), 0, "a socket is left");
         }
