@@ -80,8 +80,7 @@ pub fn next_step(session: &str, state: State, destroy_pending: bool) -> Option<S
         State::StoppedUnpersisted | State::PersistFailed => {
             Some(format!("alpine down {session} --retry-persist"))
         }
-        State::Stopped => destroy_pending.then(|| format!("alpine down {session}")),
-        State::Failed => None,
+        State::Stopped | State::Failed => destroy_pending.then(|| format!("alpine down {session}")),
     }
 }
 

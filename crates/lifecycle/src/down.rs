@@ -82,7 +82,9 @@ impl Engine {
                     }
                 }
                 Answer::Done(session, operation) => {
-                    return Ok(replay(&session, operation.as_ref()));
+                    if !self.is_left(&session).await? {
+                        return Ok(replay(&session, operation.as_ref()));
+                    }
                 }
                 Answer::No(failure) => return Err(failure),
             }

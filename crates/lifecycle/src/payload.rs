@@ -142,11 +142,7 @@ impl Payload {
 
     /// The payload of a sandbox that no session owns: what is known of it is what it says itself.
     #[must_use]
-    pub fn orphan(
-        record: &QuarantineRecord,
-        persisted_at: Timestamp,
-        staged: &StagedSnapshot,
-    ) -> Self {
+    pub fn orphan(record: &QuarantineRecord, staged: &StagedSnapshot) -> Self {
         Self {
             schema_version: "v1".to_owned(),
             session_id: record.session_id.clone(),
@@ -159,7 +155,7 @@ impl Payload {
             started_at: record.found_at.to_string(),
             ready_at: None,
             stopped_at: None,
-            persisted_at: persisted_at.to_string(),
+            persisted_at: record.found_at.to_string(),
             operation_history: Vec::new(),
             last_error: None,
             history_truncated: false,

@@ -53,7 +53,7 @@ pub fn plan_down(state: State, destroy_pending: bool, flags: DownFlags) -> DownP
             DownPlan::RetryPersist
         }
         State::StoppedUnpersisted | State::PersistFailed => DownPlan::Refuse,
-        State::Stopped if destroy_pending => DownPlan::Destroy,
+        State::Stopped | State::Failed if destroy_pending => DownPlan::Destroy,
         State::Stopped | State::Failed => DownPlan::Replay,
     }
 }
@@ -98,7 +98,7 @@ mod tests {
             cleanup_failed      | CleanUp | CleanUp     | Discard | CleanUp
             close_failed        | Close   | Close       | Close   | Close
             stopped             | Replay  | Replay      | Replay  | Destroy
-            failed              | Replay  | Replay      | Replay  | Replay
+            failed              | Replay  | Replay      | Replay  | Destroy
         "#]]
         .assert_eq(&table);
     }

@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::payload::Payload;
 use crate::reconcile::{Finding, Reconciled};
 use crate::{ErrorCode, Failure};
-use alpine_ledger::{QuarantineRecord, SessionId};
+use alpine_ledger::{QuarantineRecord, SessionId, SessionRecord};
 use alpine_provider_api::*;
 use std::sync::Arc;
 
@@ -37,16 +37,18 @@ impl Engine {
         Ok(listed)
     }
 
-    /// Whether a session of the ledger has the sandbox, be it ended or not.
-    pub(crate) async fn is_owned(&self, sandbox: &ListedSandbox) -> Result<bool, Failure> {
+    /// The session that has the sandbox, be it ended or not.
+    pub(crate) async fn owner_of(
+        &self,
+        sandbox: &ListedSandbox,
+    ) -> Result<Option<SessionRecord>, Failure> {
         let (id, session) = (
             sandbox.sandbox_id.as_str().to_owned(),
             SessionId::from_recorded(sandbox.session_id.clone()),
         );
         self.read(move |snapshot| {
-            Ok(snapshot
-                .session(&session)?
-                .is_some_and(|session| session.sandbox_id == id))
+            let session = snapshot.session(&session)?;
+            Ok(session.filter(|session| session.sandbox_id == id))
         })
         .await
     }
@@ -139,7 +141,8 @@ impl Engine {
                 ),
             )
             .await?;
-        let payload = Payload::orphan(&record, self.now(), &captured).to_text();
+        // A repeat after a crash sends the same bytes: their time is that of the first look.
+        let payload = Payload::orphan(&record, &captured).to_text();
         let ask = PersistRequest {
             sandbox_id,
             session_id: record.session_id.clone(),

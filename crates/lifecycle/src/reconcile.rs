@@ -52,8 +52,10 @@ pub enum Finding {
     InterruptedUp,
     /// The state is final and the sandbox is still there.
     DestroyPending,
-    /// The session is ready and its sandbox is provably gone.
+    /// The session is not final and its sandbox is provably gone.
     SandboxGone,
+    /// The session is final, nothing was left to destroy, and its sandbox is there all the same.
+    SandboxLeft,
     /// A sandbox that bears our ledger's id and that no session owns.
     Orphan,
 }
@@ -77,20 +79,28 @@ impl Engine {
         } else {
             Vec::new()
         };
-        let sessions = self.to_reconcile(&request).await?;
+        let mut sessions = self.to_reconcile(&request).await?;
+        let mut strays = Vec::new();
+        for (provider, sandbox) in listed {
+            match self.owner_of(&sandbox).await? {
+                None => strays.push((provider, sandbox)),
+                Some(owner) if concerns(&request, &owner) && !sessions.contains(&owner) => {
+                    sessions.push(owner);
+                }
+                Some(_) => {}
+            }
+        }
         let mut report = Vec::new();
         for session in sessions {
             if let Some(finding) = self.diagnose(&session).await? {
                 report.push(self.recover(&request, &session, finding).await);
             }
         }
-        for (provider, sandbox) in listed {
-            if !self.is_owned(&sandbox).await? {
-                report.push(
-                    self.quarantine(&provider, &sandbox, request.dry_run)
-                        .await?,
-                );
-            }
+        for (provider, sandbox) in strays {
+            report.push(
+                self.quarantine(&provider, &sandbox, request.dry_run)
+                    .await?,
+            );
         }
         Ok(report)
     }
@@ -111,41 +121,59 @@ impl Engine {
         .await?
     }
 
-    /// What is wrong with a session, if anything is.
+    /// What is wrong with a session that nobody works on, if anything is.
     async fn diagnose(&self, session: &SessionRecord) -> Result<Option<Finding>, Failure> {
-        if session.state == State::Ready {
-            return Ok(self.is_gone(session).await.then_some(Finding::SandboxGone));
-        }
         let abandoned = self.now().since(session.updated_at) >= self.limits.abandon;
-        let asked = session.clone();
-        self.read(move |snapshot| {
-            if is_held(snapshot, &asked.session_id)? {
-                return Ok(None);
+        let id = session.session_id.clone();
+        let (held, open) = self
+            .read(move |snapshot| Ok((is_held(snapshot, &id)?, snapshot.open_operations_of(&id)?)))
+            .await?;
+        if held {
+            return Ok(None);
+        }
+        if let Some(finding) = left(session, &open, abandoned) {
+            return Ok(Some(finding));
+        }
+        let is_final = session.state.is_terminal();
+        Ok(match self.seen(session).await {
+            Some(SandboxState::Missing) => (!is_final).then_some(Finding::SandboxGone),
+            Some(SandboxState::Running | SandboxState::Exited) => {
+                is_final.then_some(Finding::SandboxLeft)
             }
-            let open = snapshot.open_operations_of(&asked.session_id)?;
-            Ok(left(&asked, &open, abandoned))
+            Some(SandboxState::Unknown) | None => None,
         })
-        .await
     }
 
-    /// Whether the provider says for certain that a ready session's sandbox is gone.
-    async fn is_gone(&self, session: &SessionRecord) -> bool {
-        let (Ok(provider), Some(sandbox_id)) = (
-            self.providers.get(&session.new.provider),
-            SandboxId::new(&session.sandbox_id),
-        ) else {
-            return false;
-        };
+    /// What the provider says of a session's sandbox, if it says anything in time.
+    async fn seen(&self, session: &SessionRecord) -> Option<SandboxState> {
+        let provider = self.providers.get(&session.new.provider).ok()?;
         let call = self.quiet(session.operation_id.as_str());
-        let asked = provider.inspect(
-            &call,
-            InspectRequest {
-                sandbox_id,
-                probe: false,
-            },
-        );
+        let request = InspectRequest {
+            sandbox_id: SandboxId::new(&session.sandbox_id)?,
+            probe: false,
+        };
+        let asked = provider.inspect(&call, request);
         let found = tokio::time::timeout(self.limits.probe, asked).await;
-        matches!(found, Ok(Ok(reply)) if reply.state == SandboxState::Missing)
+        Some(found.ok()?.ok()?.state)
+    }
+
+    /// Looks whether the sandbox of a session that is final is there all the same, and lets it be destroyed then.
+    pub(crate) async fn is_left(&self, session: &SessionRecord) -> Result<bool, Failure> {
+        if self.diagnose(session).await? != Some(Finding::SandboxLeft) {
+            return Ok(false);
+        }
+        let id = session.session_id.clone();
+        self.write(move |tx| {
+            let Some(found) = tx.session(&id)?.filter(|found| !found.destroy_pending) else {
+                return Ok(());
+            };
+            let reason = "the sandbox is still there";
+            tx.append_event(Some(&id), None, "destroy_pending", Some(reason))?;
+            tx.compare_and_swap(&id, found.version, |session| session.destroy_pending = true)
+                .map(|_| ())
+        })
+        .await?;
+        Ok(true)
     }
 
     async fn recover(
@@ -168,7 +196,8 @@ impl Engine {
         let down = DownRequest {
             caller: request.caller.clone(),
             session: session.session_id.to_string(),
-            retry_persist: false,
+            // Where the sandbox is gone there is nothing left that a user could save.
+            retry_persist: finding == Finding::SandboxGone,
             cancel: false,
             discard: None,
             reason: Some(reason(finding).to_owned()),
@@ -215,6 +244,11 @@ fn unsettled(
     Ok(sessions)
 }
 
+/// Whether the caller asked for this session too.
+fn concerns(request: &ReconcileRequest, session: &SessionRecord) -> bool {
+    request.all || session.new.owner == request.caller.principal
+}
+
 fn is_held(snapshot: &Snapshot<'_>, session: &SessionId) -> Result<bool, LedgerError> {
     let lease = snapshot.lease(session)?;
     Ok(lease.is_some_and(|lease| snapshot.holder_is_live(&lease) == Liveness::Live))
@@ -233,7 +267,7 @@ fn left(session: &SessionRecord, open: &[OperationRecord], abandoned: bool) -> O
                 Finding::InterruptedUp
             })
         }
-        State::Stopped if session.destroy_pending => Some(Finding::DestroyPending),
+        State::Stopped | State::Failed if session.destroy_pending => Some(Finding::DestroyPending),
         // A session that waits for its user is left to them, unless what they asked for was cut short.
         State::CleanupFailed
         | State::CloseFailed
@@ -252,6 +286,7 @@ fn reason(finding: Finding) -> &'static str {
         Finding::InterruptedUp => "reconcile: an interrupted `up`",
         Finding::DestroyPending => "reconcile: a pending destroy",
         Finding::SandboxGone => "reconcile: the sandbox is gone",
+        Finding::SandboxLeft => "reconcile: the sandbox is still there",
         Finding::Orphan => "reconcile: a sandbox that no session owns",
     }
 }

@@ -1,10 +1,16 @@
 //! The program as the tests run it: the shipped one, with the fake provider compiled in and a clock that tests set.
 
+pub mod commits;
+
 use alpine_cli::{ProviderSetup, Setup};
 use alpine_ledger::{Clock, SystemClock, Timestamp};
-use alpine_lifecycle::{Env, Failure};
-use alpine_provider_api::SandboxProvider;
+use alpine_lifecycle::{Env, Failure, Tips};
+use alpine_provider_api::{
+    BranchName, CommitId, GitCredential, ProviderError, RepoUrl, SandboxProvider,
+};
 use alpine_testkit::{FakeProvider, TestClock};
+use async_trait::async_trait;
+use commits::{Commits, Counting};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The shipped program's set-up, and the fake provider whose state is in `ALPINE_TEST_FAKE_DIR`. `ALPINE_TEST_CLOCK_MS`
 /// names the file that the time is read from; with `ALPINE_TEST_CLOCK_TICKS` each look at it gives a later time.
+/// With `ALPINE_TEST_TIP` every branch is at this commit, and the fake's faults strike who asks, as method `tip`.
+/// See [`Commits::from_environment`] for what happens to the ledger.
 #[must_use]
 pub fn setup() -> Setup {
     let clock: Arc<dyn Clock> = match std::env::var_os("ALPINE_TEST_CLOCK_MS") {
@@ -32,8 +40,11 @@ pub fn setup() -> Setup {
             clock,
             random: Arc::new(random),
         }),
-        tips: None,
-        wrap_ledger: None,
+        tips: std::env::var("ALPINE_TEST_TIP")
+            .ok()
+            .and_then(|tip| CommitId::new(&tip))
+            .map(|tip| Arc::new(Remote(tip)) as Arc<dyn Tips>),
+        wrap_ledger: Some(Arc::new(Counting(Arc::new(Commits::from_environment())))),
     }
 }
 
@@ -58,7 +69,34 @@ impl Clock for Ticking {
 fn fake(with: &ProviderSetup) -> Result<Arc<dyn SandboxProvider>, Failure> {
     let directory =
         std::env::var_os("ALPINE_TEST_FAKE_DIR").map_or_else(|| with.home.join("fake"), Into::into);
-    Ok(Arc::new(FakeProvider::new(directory)))
+    Ok(Arc::new(fake_in(&directory)))
+}
+
+fn fake_in(directory: &Path) -> FakeProvider {
+    let fake = FakeProvider::new(directory);
+    match std::env::var_os("ALPINE_TEST_CLOCK_MS") {
+        Some(file) => fake.with_clock(TestClock::in_file(Path::new(&file))),
+        None => fake,
+    }
+}
+
+/// A remote whose branches are all at one commit.
+#[derive(Debug)]
+struct Remote(CommitId);
+
+#[async_trait]
+impl Tips for Remote {
+    async fn tip(
+        &self,
+        _: &RepoUrl,
+        _: &BranchName,
+        _: Option<&GitCredential>,
+    ) -> Result<CommitId, ProviderError> {
+        match std::env::var_os("ALPINE_TEST_FAKE_DIR") {
+            Some(directory) => fake_in(Path::new(&directory)).tip(&self.0).await,
+            None => Ok(self.0.clone()),
+        }
+    }
 }
 
 fn random() -> u128 {

@@ -74,6 +74,12 @@ impl TestClock {
         });
     }
 
+    /// Somebody sets the wall clock on by so many milliseconds, or back; the time since boot stays.
+    pub fn jump(&self, ms: i64) {
+        let times = self.read();
+        self.set(times.now.saturating_add_signed(ms));
+    }
+
     /// The machine boots anew.
     pub fn set_boot(&self, boot_ms: u64) {
         let times = self.read();

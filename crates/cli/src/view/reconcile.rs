@@ -78,6 +78,7 @@ fn told(finding: Finding) -> &'static str {
         Finding::InterruptedUp => "an interrupted `up`",
         Finding::DestroyPending => "a sandbox that is still to be destroyed",
         Finding::SandboxGone => "its sandbox is gone",
+        Finding::SandboxLeft => "it has ended, and its sandbox is still there",
         Finding::Orphan => "a sandbox that no session owns",
     }
 }
@@ -93,6 +94,7 @@ fn later(finding: Finding) -> &'static str {
         | Finding::UnfinishedCleanUp
         | Finding::AbandonedUp
         | Finding::DestroyPending
-        | Finding::SandboxGone => "left",
+        | Finding::SandboxGone
+        | Finding::SandboxLeft => "left",
     }
 }

@@ -239,9 +239,7 @@ impl World {
             .sandboxes()
             .iter()
             .any(|sandbox| sandbox.session_id == session.session_id.as_str());
-        if session.state == State::Failed
-            || session.state == State::Stopped && !session.destroy_pending
-        {
+        if session.state.is_terminal() && !session.destroy_pending {
             assert!(!there, "an orphan is left in {}", session.state);
         }
         if session.state == State::Stopped {

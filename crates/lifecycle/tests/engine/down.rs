@@ -107,7 +107,7 @@ async fn a_stopped_session_gives_the_first_answer_again() {
     let first = world.down("one").await.unwrap();
     let calls = world.fake.calls().len();
     assert_eq!(world.down("one").await.unwrap(), first);
-    assert_eq!(world.fake.calls().len(), calls);
+    assert_only_looked(&world, calls);
 }
 
 #[tokio::test]
@@ -498,7 +498,13 @@ async fn a_failed_session_needs_nothing_more() {
     let calls = world.fake.calls().len();
     let outcome = world.down("one").await.unwrap();
     assert_eq!((outcome.state, outcome.next_step), (State::Failed, None));
-    assert_eq!(world.fake.calls().len(), calls);
+    assert_only_looked(&world, calls);
+}
+
+/// Since so many calls the provider was only asked whether the sandbox is gone.
+fn assert_only_looked(world: &World, calls: usize) {
+    let methods = world.fake.calls().into_iter().map(|call| call.method);
+    assert!(methods.skip(calls).eq(["inspect"]));
 }
 
 #[tokio::test]

@@ -247,6 +247,11 @@ async fn anothers_sessions_are_for_admins() {
 
 /// A sandbox with a file in it that bears the ledger's id and that no session owns.
 async fn stray(world: &World, ledger_id: &str, name: &str) -> String {
+    appear(world, ledger_id, name, "ses_unknown").await
+}
+
+/// A sandbox with a file in it, made behind the ledger's back.
+async fn appear(world: &World, ledger_id: &str, name: &str, session_id: &str) -> String {
     let provider: &dyn SandboxProvider = &FakeProvider::new(world.fake_directory());
     let meta = Meta {
         operation_id: "op_1".to_owned(),
@@ -260,7 +265,7 @@ async fn stray(world: &World, ledger_id: &str, name: &str) -> String {
     let provision = ProvisionRequest {
         sandbox_id: sandbox_id.clone(),
         ledger_id: ledger_id.to_owned(),
-        session_id: "ses_unknown".to_owned(),
+        session_id: session_id.to_owned(),
         allow_unsandboxed: true,
     };
     provider.provision(&call, provision).await.unwrap();
@@ -324,5 +329,98 @@ async fn a_stray_sandbox_that_cannot_be_saved_is_never_destroyed() {
         let found = only(&world).await;
         assert!(found.error.is_some() && !found.done, "{method}");
         assert_eq!(world.fake.sandboxes().len(), 1, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_saved_stray_sandbox_whose_record_was_cut_off_is_saved_with_the_same_bytes() {
+    let world = world();
+    let own = world.engine.ledger.id().to_owned();
+    stray(&world, &own, "sbx_stray").await;
+    // Written, but not read back: the next look has to send the same again.
+    world
+        .fake
+        .fault("read_object", Fault::Error(ErrorKind::Io), 1);
+    assert!(only(&world).await.error.is_some());
+    assert_eq!(only(&world).await.error, None);
+    assert_eq!(world.fake.objects().len(), 1);
+    world.fake.assert_no_violations();
+}
+
+/// Brings the sandbox of a session that has ended back, as a provider might that forgot its destroy.
+async fn haunt(world: &World, request: &str) {
+    let session = world.session(request);
+    let tombs = world.fake_directory().join("tombstones");
+    std::fs::remove_file(tombs.join(&session.sandbox_id)).unwrap();
+    let own = world.engine.ledger.id().to_owned();
+    appear(
+        world,
+        &own,
+        &session.sandbox_id,
+        session.session_id.as_str(),
+    )
+    .await;
+    world.fake.allow_loss(&session.sandbox_id);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_there_after_its_session_has_ended_is_destroyed() {
+    let world = world();
+    world.ready("one").await;
+    let first = world.down("one").await.unwrap();
+    world
+        .fake
+        .fault("install", Fault::Error(ErrorKind::InstallFailed), 1);
+    world.engine.up(up_request("two")).await.unwrap_err();
+    for (request, state) in [("one", State::Stopped), ("two", State::Failed)] {
+        haunt(&world, request).await;
+        let found = only(&world).await;
+        assert_eq!(
+            (found.finding, found.done, found.state),
+            (Finding::SandboxLeft, true, Some(state))
+        );
+        assert!(!world.session(request).destroy_pending);
+        world.assert_sound(request);
+        // The same is done by a `down` that touches the session.
+        haunt(&world, request).await;
+        assert_eq!(world.down(request).await.unwrap().state, state);
+        world.assert_sound(request);
+    }
+    assert_eq!(world.down("one").await.unwrap(), first, "the first answer");
+    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_can_not_be_destroyed_after_its_session_has_ended_stays_pending() {
+    let world = world();
+    world.ready("one").await;
+    world.down("one").await.unwrap();
+    haunt(&world, "one").await;
+    world.fake.fault("destroy", Fault::Error(ErrorKind::Io), 1);
+    world.down("one").await.unwrap();
+    assert!(world.session("one").destroy_pending);
+    assert_eq!(only(&world).await.finding, Finding::DestroyPending);
+    world.assert_sound("one");
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_its_user_is_advanced_when_its_sandbox_is_gone() {
+    for (method, waits, ends) in [
+        ("persist", State::StoppedUnpersisted, State::Stopped),
+        ("stop", State::CloseFailed, State::Stopped),
+    ] {
+        let world = world();
+        world.ready("one").await;
+        world.fake.fault(method, Fault::Error(ErrorKind::Io), 1);
+        world.down("one").await.unwrap_err();
+        assert_eq!(world.state("one"), Some(waits));
+        world.fake.lose_sandbox(&world.session("one").sandbox_id);
+        let found = only(&world).await;
+        assert_eq!(
+            (found.finding, found.done, found.state),
+            (Finding::SandboxGone, true, Some(ends)),
+            "{method}: {found:?}"
+        );
+        world.assert_sound("one");
     }
 }

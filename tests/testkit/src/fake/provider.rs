@@ -7,6 +7,7 @@ use super::store::{CallLine, Locked, Store};
 use super::types::{Fault, KillPoint, Outcome};
 use super::work::{Extent, Reply, half_done, isolation};
 use super::wrong::Falsify;
+use crate::clock::TestClock;
 use alpine_provider_api::*;
 use async_trait::async_trait;
 use serde::Serialize;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 #[derive(Clone, Debug)]
 pub struct FakeProvider {
     store: Store,
+    clock: Option<TestClock>,
 }
 
 impl FakeProvider {
@@ -30,7 +32,31 @@ impl FakeProvider {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             store: Store::new(directory.into()),
+            clock: None,
         }
+    }
+
+    /// The same, with the clock that `Fault::ClockJump` sets.
+    #[must_use]
+    pub fn with_clock(self, clock: TestClock) -> Self {
+        Self {
+            clock: Some(clock),
+            ..self
+        }
+    }
+
+    /// What a remote answers whose branch is at `commit`. Faults strike it as method `tip`.
+    ///
+    /// # Errors
+    /// As the fault says.
+    pub async fn tip(&self, commit: &CommitId) -> Reply<CommitId> {
+        let call = nobodys_call();
+        let judge = judge("tip", &call, None);
+        let work = async |extent| match extent {
+            Extent::Half => Err(half_done()),
+            Extent::Whole | Extent::Unseen | Extent::Lie => Ok(commit.clone()),
+        };
+        self.run(&judge, &serde_json::json!({}), work).await
     }
 
     /// Runs one call: records it, judges it, lets its fault strike, and records how it ended.
@@ -47,6 +73,10 @@ impl FakeProvider {
     {
         let (number, fault) = self.begin(judge, request);
         let reply = match fault {
+            Ok(Some(Fault::ClockJump { ms })) => {
+                self.clock.iter().for_each(|clock| clock.jump(ms));
+                work(Extent::Whole).await
+            }
             Ok(fault) => strike(fault, judge.method, work).await,
             Err(refused) => Err(refused),
         };
@@ -114,6 +144,17 @@ fn judge<'a>(method: &'static str, call: &'a Call, id: Option<&'a SandboxId>) ->
     }
 }
 
+/// A call that says nothing of who asks.
+fn nobodys_call() -> Call {
+    Call::quiet(Meta {
+        operation_id: String::new(),
+        fence: 0,
+        attempt: 0,
+        deadline_ms: 0,
+        traceparent: None,
+    })
+}
+
 fn take_fault(store: &Locked, method: &str) -> Option<Fault> {
     let mut faults = store.faults();
     let at = faults
@@ -159,6 +200,8 @@ where
             Ok(reply)
         }
         Fault::Partial => work(Extent::Half).await,
+        // The provider has the clock, and has set it already.
+        Fault::ClockJump { .. } => work(Extent::Whole).await,
         Fault::Delay { ms } => {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             work(Extent::Whole).await
@@ -197,13 +240,7 @@ fn failure(error: ProviderError) -> ProviderError {
 #[async_trait]
 impl SandboxProvider for FakeProvider {
     async fn describe(&self) -> Reply<DescribeReply> {
-        let call = Call::quiet(Meta {
-            operation_id: String::new(),
-            fence: 0,
-            attempt: 0,
-            deadline_ms: 0,
-            traceparent: None,
-        });
+        let call = nobodys_call();
         let judge = judge("describe", &call, None);
         let work = async |extent| match extent {
             Extent::Half => Err(half_done()),

@@ -31,6 +31,11 @@ pub enum Fault {
         /// How long, in milliseconds.
         ms: u64,
     },
+    /// Somebody sets the wall clock on by so many milliseconds, or back; then the work is done.
+    ClockJump {
+        /// How far.
+        ms: i64,
+    },
     /// The calling process kills itself.
     KillCaller(KillPoint),
 }

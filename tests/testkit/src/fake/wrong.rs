@@ -25,6 +25,12 @@ impl Falsify for DescribeReply {
     }
 }
 
+impl Falsify for CommitId {
+    fn falsify(&mut self, _: &Fault) {
+        *self = other_commit(self);
+    }
+}
+
 impl Falsify for ProvisionReply {
     fn falsify(&mut self, _: &Fault) {
         self.workspace_path = Some("/another/workspace".into());
