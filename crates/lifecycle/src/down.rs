@@ -5,7 +5,9 @@ use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::{Caller, DownPlan, ErrorCode, Failure, next_step};
-use alpine_ledger::{OperationRecord, Outcome, SessionId, SessionRecord, State, Timestamp};
+use alpine_ledger::{
+    ErrorRecord, OperationRecord, Outcome, SessionId, SessionRecord, State, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -53,6 +55,14 @@ pub struct DownOutcome {
     pub workspace_snapshot_reason: Option<String>,
     /// What is still to be done.
     pub next_step: Option<String>,
+}
+
+/// What became of the sandbox of a session whose work is safe, or was given up.
+#[derive(Debug)]
+enum End {
+    Destroyed,
+    Undestroyed(ErrorRecord),
+    Discarded,
 }
 
 impl Engine {
@@ -107,13 +117,8 @@ impl Engine {
             | DownPlan::Replay => self.close(&mut held).await,
         };
         match done {
-            Ok(()) => {
-                let outcome = outcome(&held.session, Some(&held.operation));
-                let result = serde_json::to_value(&outcome).unwrap_or_default();
-                self.record(&mut held, move |tx, token| {
-                    tx.finish(token, &Outcome::Succeeded(result)).map(|_| ())
-                })
-                .await?;
+            Ok(end) => {
+                let outcome = self.end_well(&mut held, end).await?;
                 self.first(&held, outcome).await
             }
             Err(StepEnd::Failed(failure, _)) => Err(self.end_down(held, failure).await),
@@ -133,7 +138,7 @@ impl Engine {
     }
 
     /// Stop, capture, persist, verify, destroy: from wherever the session stands.
-    async fn close(&self, held: &mut Held) -> Result<(), StepEnd> {
+    async fn close(&self, held: &mut Held) -> Result<End, StepEnd> {
         if held.session.state == State::Stopping {
             let gone = self.stop(held).await?;
             let now = self.now();
@@ -172,33 +177,41 @@ impl Engine {
             .await?;
         }
         match self.destroy(held).await {
-            Ok(()) => {
-                self.record(held, |tx, token| {
-                    tx.update(token, |session| session.destroy_pending = false)
-                        .map(|_| ())
-                })
-                .await?;
-            }
+            Ok(()) => Ok(End::Destroyed),
             // The work is safe: what is left to delete waits for the next `down`.
             Err(StepEnd::Failed(failure, _)) => {
                 let failure = failure.next(format!("alpine down {}", held.session.session_id));
-                let record = failure.to_record(&self.redactor);
-                self.record(held, move |tx, token| {
-                    tx.update(token, |session| session.last_error = Some(record))
-                        .map(|_| ())
-                })
-                .await?;
+                Ok(End::Undestroyed(failure.to_record(&self.redactor)))
             }
-            Err(stopped) => return Err(stopped),
+            Err(stopped) => Err(stopped),
         }
-        Ok(())
     }
 
-    async fn discard(&self, held: &mut Held) -> Result<(), StepEnd> {
+    async fn discard(&self, held: &mut Held) -> Result<End, StepEnd> {
         self.destroy(held).await?;
-        self.advance(held, State::Failed, "the workspace was discarded", |_| {})
-            .await?;
-        Ok(())
+        Ok(End::Discarded)
+    }
+
+    /// What became of the sandbox, and the end of the operation: one transaction, so that neither is there without the other.
+    async fn end_well(&self, held: &mut Held, end: End) -> Result<DownOutcome, Failure> {
+        let operation = held.operation.clone();
+        self.record(held, move |tx, token| {
+            let session = match end {
+                End::Destroyed => tx.update(token, |session| session.destroy_pending = false),
+                End::Undestroyed(error) => {
+                    tx.update(token, |session| session.last_error = Some(error))
+                }
+                End::Discarded => {
+                    let reason = "the workspace was discarded";
+                    tx.transition(token, State::Failed, reason, |_| {})
+                }
+            }?;
+            let outcome = outcome(&session, Some(&operation));
+            let result = serde_json::to_value(&outcome).unwrap_or_default();
+            tx.finish(token, &Outcome::Succeeded(result))?;
+            Ok(outcome)
+        })
+        .await
     }
 
     /// Cleans up what an `up` left; the session ends `failed`.

@@ -62,8 +62,8 @@ impl Commits {
         }
     }
 
-    /// As the variables say: `ALPINE_TEST_STRIKE` is the number of a commit and what happens at it, and how many there
-    /// were is written to the file `ALPINE_TEST_COMMITS`.
+    /// As the variables say: `ALPINE_TEST_STRIKE` is the number of a commit and what happens at it. How many there were, or
+    /// `refused` where the disk was full, is written to the file `ALPINE_TEST_COMMITS`.
     ///
     /// # Panics
     /// When the test wrote nonsense.
@@ -98,18 +98,22 @@ impl Commits {
     fn must_have_room(&self) -> io::Result<()> {
         match self.struck {
             Some((at, Strike::Full)) if self.count() + 1 >= at => {
+                self.tell("refused");
                 Err(io::Error::from(io::ErrorKind::StorageFull))
             }
             Some(_) | None => Ok(()),
         }
     }
 
+    fn tell(&self, what: &str) {
+        if let Some(path) = &self.told {
+            std::fs::write(path, what).expect("a file that is told of commits");
+        }
+    }
+
     fn confirmed(&self) {
         let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
-        if let Some(path) = &self.told {
-            // A number more is a byte more: nothing that is cut off by a kill.
-            std::fs::write(path, done.to_string()).expect("a file for the count");
-        }
+        self.tell(&done.to_string());
         self.dies(done, Strike::After);
     }
 }

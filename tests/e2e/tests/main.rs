@@ -8,6 +8,7 @@ mod git_http;
 mod hostile;
 mod local;
 mod main_job;
+mod matrix;
 mod opencode;
 mod output;
 mod processes;

@@ -1,0 +1,160 @@
+//! The crash matrix: every operation, from wherever a session may stand, struck at every commit to the ledger and in every
+//! call of the provider. After each blow one `reconcile` and one retry; then six invariants hold.
+//!
+//! Nothing here names a step or a method: an undisturbed run tells how often an operation commits and what it calls. A
+//! fixed sample is played by default, and all of it with `ALPINE_MATRIX=all`; `ALPINE_MATRIX=2/8` is the second of eight
+//! parts, and `ALPINE_MATRIX_SEED` draws another sample.
+
+mod invariants;
+mod local;
+mod plan;
+mod play;
+mod report;
+mod stage;
+
+use alpine_lifecycle::Step;
+use alpine_provider_api::Method;
+use plan::{Point, Scene};
+use play::{Played, play};
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// How many points are played by default.
+const SAMPLE: usize = 320;
+/// The least that all of it may have.
+const LEAST: usize = 2_000;
+
+/// Which part of all points is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Sample(u64),
+    All,
+    /// One of so many parts.
+    Of(usize, usize),
+}
+
+impl Part {
+    fn asked() -> Self {
+        let number = |text: &str| text.parse::<usize>().expect("a number in `ALPINE_MATRIX`");
+        let seed = std::env::var("ALPINE_MATRIX_SEED").ok();
+        match std::env::var("ALPINE_MATRIX").ok().as_deref() {
+            None => Part::Sample(seed.map_or(1, |seed| seed.parse().expect("a seed"))),
+            Some("all") => Part::All,
+            Some(part) => {
+                let (one, of) = part
+                    .split_once('/')
+                    .expect("`all`, or a part such as `2/8`");
+                Part::Of(number(one) - 1, number(of))
+            }
+        }
+    }
+
+    /// The points of this part, in an order that spreads the slow ones.
+    fn of(self, mut points: Vec<Point>) -> Vec<Point> {
+        let seed = match self {
+            Part::Sample(seed) => seed,
+            Part::All | Part::Of(..) => 0,
+        };
+        points.sort_by_cached_key(|point| {
+            let mut hasher = DefaultHasher::new();
+            (seed, point.to_string()).hash(&mut hasher);
+            hasher.finish()
+        });
+        match self {
+            Part::Sample(_) => points.truncate(SAMPLE),
+            Part::All => {}
+            Part::Of(one, of) => {
+                points = points.into_iter().skip(one).step_by(of).collect();
+            }
+        }
+        points
+    }
+}
+
+/// Whether tests of many processes are run at their full size.
+pub(crate) fn is_whole() -> bool {
+    Part::asked() == Part::All
+}
+
+/// Does each piece of work once, several at a time: they wait for the disk more than for a processor.
+fn in_parallel<T: Sync, R: Send>(work: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = 3 * thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..threads.min(work.len()) {
+            scope.spawn(|| {
+                while let Some(one) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = each(one);
+                    done.lock().expect("no thread panics").push(result);
+                }
+            });
+        }
+    });
+    done.into_inner().expect("no thread panics")
+}
+
+#[test]
+fn crash_matrix() {
+    let scenes = plan::scenes();
+    let traced: Vec<Scene> = in_parallel(&scenes, Scene::traced);
+    assert_steps_and_methods_are_struck(&traced);
+    let points: Vec<Point> = traced.iter().flat_map(Scene::points).collect();
+    assert!(points.len() >= LEAST, "only {} points", points.len());
+    report::check_plan(&points);
+    let part = Part::asked();
+    let points = part.of(points);
+    let begun = std::time::Instant::now();
+    let played: Vec<Played> = in_parallel(&points, play);
+    report::tell(&played, begun.elapsed());
+    let broken: Vec<String> = played.iter().filter_map(Played::broken).collect();
+    assert!(
+        broken.is_empty(),
+        "{} points:\n{}",
+        broken.len(),
+        broken.join("\n\n")
+    );
+}
+
+/// Every step is done by a scene whose calls and commits are struck; every method is called by one, unless no operation does.
+fn assert_steps_and_methods_are_struck(scenes: &[Scene]) {
+    let steps: BTreeSet<&str> = scenes.iter().flat_map(Scene::steps).collect();
+    for step in Step::ALL {
+        assert!(
+            steps.contains(step.as_str()),
+            "no scene does the step `{step}`"
+        );
+    }
+    let methods: BTreeSet<&str> = scenes.iter().flat_map(Scene::methods).collect();
+    for method in Method::ALL {
+        let name = method.to_string();
+        assert!(
+            methods.contains(name.as_str()) || is_of_no_operation(method),
+            "no scene calls `{name}`"
+        );
+    }
+}
+
+/// A new method has to be named here; one that an operation calls is struck without more.
+fn is_of_no_operation(method: Method) -> bool {
+    match method {
+        Method::Exec | Method::Logs | Method::Restore => true,
+        Method::Describe
+        | Method::Provision
+        | Method::SyncRepo
+        | Method::Install
+        | Method::StartAgent
+        | Method::OpenAgent
+        | Method::Inspect
+        | Method::List
+        | Method::Stop
+        | Method::Capture
+        | Method::Persist
+        | Method::ReadObject
+        | Method::Destroy => false,
+    }
+}

@@ -1,0 +1,111 @@
+//! One point: the blow, the recovery, the retry, and what must be so in the end.
+
+use super::invariants::{self, Answers};
+use super::plan::{Blow, Operation, Place, Point};
+use super::stage::{Stage, session_id};
+use crate::support::Running;
+use alpine_e2e::commits::Strike;
+use alpine_testkit::Output;
+use std::time::{Duration, Instant};
+
+/// How long a recovery may take, from the end of the lease.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+/// What came of a point.
+#[derive(Debug)]
+pub(super) struct Played {
+    pub(super) point: Point,
+    /// What is not as it must be.
+    problems: Vec<String>,
+    /// How long the one `reconcile` took that came right after the lease's end.
+    pub(super) recovery: Duration,
+    /// How long each `list` and `status` took that ran meanwhile.
+    pub(super) reads: Vec<Duration>,
+}
+
+impl Played {
+    /// What is wrong with it, if anything is.
+    pub(super) fn broken(&self) -> Option<String> {
+        let point = &self.point;
+        (!self.problems.is_empty()).then(|| format!("{point}\n  {}", self.problems.join("\n  ")))
+    }
+}
+
+/// Strikes, recovers, tries again, and looks.
+pub(super) fn play(point: &Point) -> Played {
+    let mut stage = Stage::new(point.stand);
+    stage.arm(point);
+    let calls = stage.env.fake().calls().len();
+    let (struck, reads) = strike(&mut stage, point);
+    let mut problems = Vec::new();
+    problems.extend(was_not_struck(&stage, point, calls, &struck));
+    stage.disarm(point);
+    stage.work();
+    let begun = Instant::now();
+    let recovered = stage.run(Operation::Reconcile);
+    let recovery = begun.elapsed();
+    if recovered.code() != Some(0) {
+        problems.push(format!("reconcile failed: {recovered:#?}"));
+    }
+    if recovery > RECOVERY {
+        problems.push(format!("the recovery took {recovery:?}"));
+    }
+    let answers = Answers {
+        struck,
+        retried: stage.run(point.operation),
+        again: stage.run(point.operation),
+    };
+    problems.extend(invariants::broken(&mut stage, &answers, &reads));
+    Played {
+        point: point.clone(),
+        problems,
+        recovery,
+        reads: reads.into_iter().map(|(_, took)| took).collect(),
+    }
+}
+
+/// Runs the operation into the blow, and looks at the session meanwhile.
+fn strike(stage: &mut Stage, point: &Point) -> (Output, Vec<(Output, Duration)>) {
+    let mut command = stage.operation(point.operation);
+    if let (Place::Commit(at), Blow::Commit(strike)) = (&point.place, point.blow) {
+        command.env("ALPINE_TEST_STRIKE", format!("{at} {}", strike.name()));
+    }
+    let running = Running::start(command);
+    let session = session_id().to_string();
+    // What `status` observes is a call too, which a blow for the operation's own would strike.
+    let looks: &[&[&str]] = match &point.place {
+        Place::Call(method, _) if method == "inspect" => &[&["list"]],
+        Place::Commit(_) | Place::Call(..) => &[&["list"], &["status", &session]],
+    };
+    let mut reads = Vec::new();
+    for arguments in looks {
+        let begun = Instant::now();
+        let output = Running::start(stage.command(arguments)).wait();
+        stage.said.push(output.clone());
+        reads.push((output, begun.elapsed()));
+    }
+    let output = running.wait();
+    stage.said.push(output.clone());
+    (output, reads)
+}
+
+/// A blow that fell beside its mark proves nothing.
+fn was_not_struck(stage: &Stage, point: &Point, calls: usize, struck: &Output) -> Option<String> {
+    let dead = struck.code().is_none();
+    let hit = match point.blow {
+        Blow::Commit(Strike::Full) => stage.commits() == "refused",
+        Blow::Commit(Strike::Before | Strike::During | Strike::After) => dead,
+        Blow::Killed(_) => dead,
+        Blow::Error
+        | Blow::Transient
+        | Blow::Hang
+        | Blow::LostReply
+        | Blow::NoSpace
+        | Blow::Jump(_) => {
+            let fault = point.blow.fault();
+            let since = stage.env.fake().calls().split_off(calls);
+            since.iter().any(|call| call.fault == fault)
+        }
+    };
+    (!hit).then(|| format!("the blow fell beside its mark: {struck:#?}"))
+}
