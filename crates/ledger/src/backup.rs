@@ -30,13 +30,25 @@ impl Ledger {
     /// # Errors
     /// `Corrupt` for a row that is not sound; `Unavailable` when the file is there or can't be written.
     pub fn backup(&self, to: &Path) -> Result<Saved, LedgerError> {
-        let place = Site::new(to, self.options().clone())?;
+        let place = Site::new(to, self.site().options.clone())?;
         let fresh = Fresh::begin_anywhere(&place)?;
         if fresh.is_taken()? {
             return Err(place.unavailable("there is a file of that name already", None));
         }
-        let (rows, _) = self.write(|tx| fresh.fill(|into| tx.store.copy_to(into)))?;
-        fresh.place()?;
+        let copied = self.write(|tx| fresh.fill(|into| tx.store.copy_to(into)));
+        let rows = match copied {
+            Ok((rows, _)) => {
+                fresh.place()?;
+                rows
+            }
+            // Of a newer version's tables not all are known here: it is copied byte for byte.
+            Err(LedgerError::Newer { .. }) => {
+                drop(fresh);
+                byte_copy(self.site(), &place)?;
+                self.read(|snapshot| snapshot.store.count())?
+            }
+            Err(error) => return Err(error),
+        };
         let bytes = std::fs::metadata(&place.path).map_err(|error| from_io(&place, error))?;
         Ok(Saved {
             path: place.path,
@@ -46,9 +58,32 @@ impl Ledger {
     }
 }
 
+/// A place beside the ledger for the file as it is: named by a word and the time.
+pub(crate) fn free_name(site: &Site, word: &str) -> Result<Site, LedgerError> {
+    let at = site.options.clock.now().to_string().replace(':', "");
+    let mut number = 0;
+    loop {
+        let mut name = site.path.clone().into_os_string();
+        name.push(format!(".{word}-{at}"));
+        if number > 0 {
+            name.push(format!("-{number}"));
+        }
+        let place = Site::new(Path::new(&name), site.options.clone())?;
+        if !place.path.exists() {
+            return Ok(place);
+        }
+        number += 1;
+    }
+}
+
 /// Copies the file of a ledger, damaged or not, to a new file in its directory. No other process writes
 /// meanwhile: where the file can't be opened to take the writer's lock, nobody else can open it either.
 pub(crate) fn byte_copy(site: &Site, to: &Site) -> Result<(), LedgerError> {
+    locked(site, || byte_copy_locked(site, to))
+}
+
+/// The same, by who has the writer's lock.
+pub(crate) fn byte_copy_locked(site: &Site, to: &Site) -> Result<(), LedgerError> {
     let fresh = Fresh::begin(to)?;
     let mut copy = fresh.file()?;
     copy_bytes(site, &mut copy)?;
@@ -63,26 +98,32 @@ pub(crate) fn scratch_copy(site: &Site) -> Result<File, LedgerError> {
     let to = Site::new(Path::new(&name), site.options.clone())?;
     let fresh = Fresh::begin(&to)?;
     let mut copy = fresh.file()?;
-    copy_bytes(site, &mut copy)?;
+    locked(site, || copy_bytes(site, &mut copy))?;
     Ok(copy)
 }
 
-fn copy_bytes(site: &Site, to: &mut File) -> Result<(), LedgerError> {
+/// Does something under the writer's lock, if the file is sound enough to have one.
+fn locked<T>(site: &Site, f: impl FnOnce() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
     let lock = open_writer(site)
         .and_then(|open| guard(site, || Ok((open.database.begin_write()?, open.database))));
     if let Err(error @ (LedgerError::Busy { .. } | LedgerError::Unavailable { .. })) = lock {
         return Err(error);
     }
-    let mut from =
-        file::open(site, Access::Read)?.ok_or_else(|| site.unavailable("it was removed", None))?;
-    let copied = from
-        .seek(SeekFrom::Start(0))
-        .and_then(|_| io::copy(&mut from, to));
+    let done = f();
     // Ending the lock can write; over a damaged file redb may panic.
     drop(guard(site, || {
         drop(lock);
         Ok(())
     }));
+    done
+}
+
+fn copy_bytes(site: &Site, to: &mut File) -> Result<(), LedgerError> {
+    let mut from =
+        file::open(site, Access::Read)?.ok_or_else(|| site.unavailable("it was removed", None))?;
+    let copied = from
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| io::copy(&mut from, to));
     copied.map(drop).map_err(|error| from_io(site, error))
 }
 

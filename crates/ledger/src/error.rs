@@ -18,6 +18,8 @@ pub enum LedgerError {
         path: PathBuf,
         /// Why.
         reason: String,
+        /// What kind of thing is in the way.
+        hindrance: Hindrance,
         /// What the system said.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
@@ -39,13 +41,21 @@ pub enum LedgerError {
         /// What is wrong.
         what: String,
     },
-    /// The file is not a ledger, or a newer version wrote it.
+    /// The file is not a ledger.
     #[error("`{}` is not a ledger that this version can use: {what}", path.display())]
     Incompatible {
         /// The file.
         path: PathBuf,
         /// What it is.
         what: String,
+    },
+    /// A newer version wrote it: it can only be read.
+    #[error("a newer version wrote the ledger `{}` (schema {schema}): this one can only read it", path.display())]
+    Newer {
+        /// The ledger's file.
+        path: PathBuf,
+        /// The version of its tables.
+        schema: u64,
     },
     /// The file is the predecessor's `sessions.json`.
     #[error("`{}` is the predecessor's `sessions.json`, not a ledger", path.display())]
@@ -97,12 +107,38 @@ pub enum LedgerError {
         /// The field.
         field: &'static str,
     },
-    /// A commit failed: the transaction may or may not have happened. Look it up by its operation.
+    /// A commit failed: the transaction may or may not have happened. Look it up by its operation, in a write: the
+    /// next one decides.
     #[error("whether the change of the ledger was written is unknown")]
     OutcomeUnknown {
         /// What the commit said.
         source: Box<LedgerError>,
     },
+}
+
+/// What is in the way of a ledger that can't be used, as far as somebody can mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Others may read or write the file.
+    Exposed,
+    /// Others may write its directory.
+    DirectoryExposed,
+    /// Its mode says that nobody writes it.
+    ReadOnly,
+    /// Its path is a symbolic link.
+    SymbolicLink,
+    /// The file has another name.
+    HardLinks,
+    /// The disk, or a quota, is full.
+    NoSpace,
+    /// The process may not write a file of that size.
+    FileLimit,
+    /// The file system is mounted to be read.
+    ReadOnlyFileSystem,
+    /// The file or its directory may not be opened.
+    Permissions,
+    /// Something else.
+    Other,
 }
 
 /// The pids of a `Busy`, for people.
@@ -176,9 +212,14 @@ pub(crate) fn from_io(site: &Site, error: io::Error) -> LedgerError {
     if let Some(LockTimeout { waited }) = timeout {
         return site.busy(*waited);
     }
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => site.corrupt("it is shorter than it should be"),
-        io::ErrorKind::InvalidData => site.corrupt(error.to_string()),
-        _ => site.unavailable(error.to_string(), Some(Box::new(error))),
-    }
+    let hindrance = match error.kind() {
+        io::ErrorKind::UnexpectedEof => return site.corrupt("it is shorter than it should be"),
+        io::ErrorKind::InvalidData => return site.corrupt(error.to_string()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Hindrance::NoSpace,
+        io::ErrorKind::FileTooLarge => Hindrance::FileLimit,
+        io::ErrorKind::ReadOnlyFilesystem => Hindrance::ReadOnlyFileSystem,
+        io::ErrorKind::PermissionDenied => Hindrance::Permissions,
+        _ => Hindrance::Other,
+    };
+    site.hindered(hindrance, error.to_string(), Some(Box::new(error)))
 }

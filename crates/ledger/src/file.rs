@@ -1,7 +1,7 @@
 //! What must be true of the ledger's file and directory before redb may see them.
 
 use crate::LedgerError;
-use crate::error::from_io;
+use crate::error::{Hindrance, from_io};
 use crate::site::Site;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Metadata};
@@ -34,14 +34,29 @@ pub(crate) fn open(site: &Site, access: Access) -> Result<Option<File>, LedgerEr
     let file = match rustix::fs::open(&site.path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT) => return Ok(None),
-        Err(rustix::io::Errno::LOOP) => return Err(site.unavailable("it is a symbolic link", None)),
+        Err(rustix::io::Errno::LOOP) => {
+            return Err(site.hindered(Hindrance::SymbolicLink, "it is a symbolic link", None));
+        }
         Err(rustix::io::Errno::ISDIR) => return Err(site.unavailable("it is a directory", None)),
         Err(error) => return Err(from_io(site, error.into())),
     };
     let metadata = file.metadata().map_err(|error| from_io(site, error))?;
-    check_file(site, &metadata, access)?;
+    check_kind(site, &metadata)?;
+    let is_ledger = is_ledger(&file).map_err(|error| from_io(site, error))?;
+    if !is_ledger && is_predecessor(&file).map_err(|error| from_io(site, error))? {
+        // Before its mode is looked at: the predecessor made files that others may read.
+        return Err(LedgerError::Predecessor {
+            path: site.path.clone(),
+        });
+    }
+    check_mode(site, &metadata, access)?;
     check_file_system(site, &file, metadata.dev())?;
-    check_content(site, &file, &metadata)?;
+    if metadata.len() == 0 {
+        return Err(site.corrupt("it is empty"));
+    }
+    if !is_ledger {
+        return Err(site.incompatible("it is not a ledger's file"));
+    }
     Ok(Some(file))
 }
 
@@ -75,58 +90,50 @@ pub(crate) fn open_dir(site: &Site) -> Result<File, LedgerError> {
         ));
     }
     if metadata.mode() & 0o022 != 0 {
-        let reason = format!("others may write its directory: run `chmod go-w {dir}`");
-        return Err(site.unavailable(reason, None));
+        let reason = format!("others may write its directory `{dir}`");
+        return Err(site.hindered(Hindrance::DirectoryExposed, reason, None));
     }
     check_file_system(site, &file, metadata.dev())?;
     Ok(file)
 }
 
-fn check_file(site: &Site, metadata: &Metadata, access: Access) -> Result<(), LedgerError> {
-    let path = site.path.display();
-    let refuse = |reason: String| Err(site.unavailable(reason, None));
+fn check_kind(site: &Site, metadata: &Metadata) -> Result<(), LedgerError> {
+    let refuse = |reason: &str| Err(site.unavailable(reason, None));
     if metadata.is_dir() {
-        return refuse("it is a directory".to_owned());
+        return refuse("it is a directory");
     }
     if !metadata.is_file() {
-        return refuse("it is not a regular file".to_owned());
+        return refuse("it is not a regular file");
     }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return refuse("it belongs to another user".to_owned());
-    }
-    if metadata.nlink() > 1 {
-        return refuse("it has more than one hard link".to_owned());
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return refuse(format!(
-            "others may read or write it: run `chmod 600 {path}`"
-        ));
-    }
-    // Root may write any file; a mode that says read-only is meant, whoever asks.
-    if access == Access::Write && metadata.mode() & 0o200 == 0 {
-        return refuse(format!("it is read-only: run `chmod 600 {path}`"));
+        return refuse("it belongs to another user");
     }
     Ok(())
 }
 
-/// Says what a file is that can't be a ledger.
-fn check_content(site: &Site, file: &File, metadata: &Metadata) -> Result<(), LedgerError> {
-    if metadata.len() == 0 {
-        return Err(site.corrupt("it is empty"));
+fn check_mode(site: &Site, metadata: &Metadata, access: Access) -> Result<(), LedgerError> {
+    let refuse = |hindrance, reason: &str| Err(site.hindered(hindrance, reason, None));
+    if metadata.nlink() > 1 {
+        return refuse(Hindrance::HardLinks, "it has more than one hard link");
     }
+    if metadata.mode() & 0o077 != 0 {
+        return refuse(Hindrance::Exposed, "others may read or write it");
+    }
+    // Root may write any file; a mode that says read-only is meant, whoever asks.
+    if access == Access::Write && metadata.mode() & 0o200 == 0 {
+        return refuse(Hindrance::ReadOnly, "it is read-only");
+    }
+    Ok(())
+}
+
+/// Whether the file begins as every redb file does.
+fn is_ledger(file: &File) -> io::Result<bool> {
     let mut start = [0; MAGIC.len()];
     match file.read_exact_at(&mut start, 0) {
-        Ok(()) if start == MAGIC => return Ok(()),
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-        Err(error) => return Err(from_io(site, error)),
+        Ok(()) => Ok(start == MAGIC),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
-    if is_predecessor(file).map_err(|error| from_io(site, error))? {
-        return Err(LedgerError::Predecessor {
-            path: site.path.clone(),
-        });
-    }
-    Err(site.incompatible("it is not a ledger's file"))
 }
 
 /// Whether the file is a JSON document of sessions, as the predecessor kept it.
@@ -134,20 +141,8 @@ fn is_predecessor(mut file: &File) -> io::Result<bool> {
     file.seek(SeekFrom::Start(0))?;
     let mut text = Vec::new();
     file.take(LOOK).read_to_end(&mut text)?;
-    let Ok(document) = serde_json::from_slice::<serde_json::Value>(&text) else {
-        return Ok(false);
-    };
-    let is_session = |value: &serde_json::Value| value.get("session_id").is_some();
-    Ok(match &document {
-        serde_json::Value::Object(fields) => {
-            fields.contains_key("sessions") || fields.values().any(is_session) || fields.is_empty()
-        }
-        serde_json::Value::Array(items) => items.iter().all(is_session),
-        serde_json::Value::Null
-        | serde_json::Value::Bool(_)
-        | serde_json::Value::Number(_)
-        | serde_json::Value::String(_) => false,
-    })
+    let document = serde_json::from_slice::<serde_json::Value>(&text);
+    Ok(document.is_ok_and(|document| document["sessions"].is_object()))
 }
 
 /// The file systems over a network, by the magic number of `statfs`.

@@ -143,11 +143,15 @@ impl Turn<'_> {
                 ));
             }
             // After an error of the file system redb refuses all work until the file is opened again.
-            LedgerError::Unavailable { .. } | LedgerError::OutcomeUnknown { .. } => {
-                close(std::mem::replace(&mut self.writer, Writer::Closed));
+            LedgerError::Unavailable { .. } => self.close(),
+            // Opening it decides whether the commit took place: only then do reads say what writes will find.
+            LedgerError::OutcomeUnknown { .. } => {
+                self.close();
+                drop(self.open());
             }
             LedgerError::Busy { .. }
             | LedgerError::Incompatible { .. }
+            | LedgerError::Newer { .. }
             | LedgerError::Predecessor { .. }
             | LedgerError::Fenced { .. }
             | LedgerError::IllegalTransition { .. }

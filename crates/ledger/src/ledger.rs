@@ -5,7 +5,7 @@ use crate::handle::{Reader, Turn, Writers, lock, open_reader};
 use crate::site::Site;
 use crate::store::{Store, guard};
 use crate::tables::{META, SCHEMA};
-use crate::{LedgerError, Options, Snapshot, Tx, create};
+use crate::{LedgerError, Options, Snapshot, Tx, create, migrate};
 use redb::{ReadableDatabase, WriteTransaction};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,8 +78,8 @@ impl Ledger {
         self.shared.id.get().map_or("", String::as_str)
     }
 
-    pub(crate) fn options(&self) -> &Options {
-        &self.shared.site.options
+    pub(crate) fn site(&self) -> &Site {
+        &self.shared.site
     }
 
     /// How many write transactions this handle has committed.
@@ -174,13 +174,12 @@ fn transact<T>(
     let site = &shared.site;
     let store = Store::writing(site, &transaction);
     shared.identify(&store)?;
-    let schema: u64 = store
-        .get(META, b"schema")?
-        .ok_or_else(|| site.corrupt("it has no version"))?;
+    let schema = migrate::schema(&store)?;
     if schema > SCHEMA {
-        return Err(site.incompatible(format!(
-            "a newer version wrote it (schema {schema}); it can only be read"
-        )));
+        return Err(LedgerError::Newer {
+            path: site.path.clone(),
+            schema,
+        });
     }
     let mut tx = Tx::new(Snapshot::new(store));
     match f(&mut tx) {
@@ -211,14 +210,23 @@ impl Shared {
             return Ok(Some(reader.clone()));
         }
         *held = None;
-        let Some(reader) = open_reader(&self.site)? else {
-            return Ok(None);
-        };
+        let mut opened = open_reader(&self.site)?;
+        if let Some(reader) = &opened
+            && self.look(reader)? < SCHEMA
+        {
+            migrate::migrate(&self.site, migrate::STEPS)?;
+            opened = open_reader(&self.site)?;
+        }
+        held.clone_from(&opened);
+        Ok(opened)
+    }
+
+    /// Makes sure that a file is this ledger's; its schema.
+    fn look(&self, reader: &Reader) -> Result<u64, LedgerError> {
         let transaction = guard(&self.site, || Ok(reader.database.begin_read()?))?;
-        self.identify(&Store::reading(&self.site, &transaction))?;
-        drop(transaction);
-        *held = Some(reader.clone());
-        Ok(Some(reader))
+        let store = Store::reading(&self.site, &transaction);
+        self.identify(&store)?;
+        migrate::schema(&store)
     }
 
     /// Makes sure that the file is the ledger that was opened first: leases, fences and sandboxes belong to it.

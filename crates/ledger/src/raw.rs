@@ -73,6 +73,15 @@ impl Store<'_> {
         self.change(table, |rows| rows.insert(key, value).map(drop))
     }
 
+    /// How many rows all tables have.
+    pub(crate) fn count(&self) -> Result<u64, LedgerError> {
+        let mut count = 0;
+        for table in TABLES {
+            self.walk(table, Order::Forward, |_, _| count += 1)?;
+        }
+        Ok(count)
+    }
+
     /// The bytes of all keys and values.
     pub(crate) fn live_bytes(&self) -> Result<u64, LedgerError> {
         let mut size = 0;

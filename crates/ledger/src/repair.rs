@@ -39,7 +39,7 @@ pub fn repair(path: &Path, options: Options) -> Result<Repaired, LedgerError> {
             lost: 0,
         });
     }
-    let copy = free_name(&site)?;
+    let copy = backup::free_name(&site, "damaged")?;
     backup::byte_copy(&site, &copy)?;
     let lost = backup::rewrite(&site, |store, fresh| {
         let lost = fresh.fill(|into| {
@@ -56,24 +56,6 @@ pub fn repair(path: &Path, options: Options) -> Result<Repaired, LedgerError> {
         lost,
         after: check_site(&site, Depth::Rows)?,
     })
-}
-
-/// A place beside the ledger for the file as it is.
-fn free_name(site: &Site) -> Result<Site, LedgerError> {
-    let at = site.options.clock.now().to_string().replace(':', "");
-    let mut number = 0;
-    loop {
-        let mut name = site.path.clone().into_os_string();
-        name.push(format!(".damaged-{at}"));
-        if number > 0 {
-            name.push(format!("-{number}"));
-        }
-        let place = Site::new(Path::new(&name), site.options.clone())?;
-        if !place.path.exists() {
-            return Ok(place);
-        }
-        number += 1;
-    }
 }
 
 /// Copies the sound rows of the tables that are kept. How many rows were not sound. Where a table can't be read

@@ -1,5 +1,6 @@
 //! One ledger's place on disk, and the options it was opened with.
 
+use crate::error::Hindrance;
 use crate::{LedgerError, Options};
 use std::error::Error;
 use std::fs;
@@ -24,6 +25,7 @@ impl Site {
         let unusable = |reason: &str, source| LedgerError::Unavailable {
             path: path.to_owned(),
             reason: reason.to_owned(),
+            hindrance: Hindrance::Other,
             source,
         };
         let path = std::path::absolute(path).map_err(|error| {
@@ -49,9 +51,19 @@ impl Site {
         reason: impl Into<String>,
         source: Option<Box<dyn Error + Send + Sync>>,
     ) -> LedgerError {
+        self.hindered(Hindrance::Other, reason, source)
+    }
+
+    pub(crate) fn hindered(
+        &self,
+        hindrance: Hindrance,
+        reason: impl Into<String>,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    ) -> LedgerError {
         LedgerError::Unavailable {
             path: self.path.clone(),
             reason: reason.into(),
+            hindrance,
             source,
         }
     }

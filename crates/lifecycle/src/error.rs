@@ -1,8 +1,9 @@
 //! What can go wrong, as users see it: one type of failure.
 
 use crate::ErrorCode;
-use alpine_ledger::{ErrorRecord, LedgerError, OperationId};
+use alpine_ledger::{ErrorRecord, Hindrance, LedgerError, OperationId};
 use alpine_provider_api::{ProviderError, Redactor, Retry};
+use std::path::{Path, PathBuf};
 
 /// A signal that asks the tool to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,32 +163,90 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         let cause = error.to_string();
         match error {
-            LedgerError::Unavailable { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
-                .next("check the owner, the permissions and the free space of the path above, then run the same command again"),
-            LedgerError::Busy { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
-                .next("run the same command again; if it stays busy, look at the processes named above"),
+            LedgerError::Unavailable {
+                path, hindrance, ..
+            } => Self::new(ErrorCode::LedgerUnavailable, cause).next(remedy(hindrance, &path)),
+            LedgerError::Busy { pids, .. } => {
+                Self::new(ErrorCode::LedgerUnavailable, cause).next(look_at(&pids))
+            }
             LedgerError::OutcomeUnknown { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
                 .next("run the same command again: it finds out what was recorded"),
-            LedgerError::Corrupt { .. } => Self::new(ErrorCode::LedgerCorrupt, cause).next("alpine ledger repair"),
+            LedgerError::Corrupt { .. } => {
+                Self::new(ErrorCode::LedgerCorrupt, cause).next("alpine ledger repair")
+            }
             LedgerError::Predecessor { path } => {
                 let path = crate::caller::quoted(&path.to_string_lossy());
-                Self::new(ErrorCode::LedgerIncompatible, cause).next(format!("alpine ledger import {path}"))
+                Self::new(ErrorCode::LedgerIncompatible, cause)
+                    .next(format!("alpine ledger import {path}"))
             }
-            LedgerError::Incompatible { path, .. } => Self::new(ErrorCode::LedgerIncompatible, cause).next(backup(&path)),
-            LedgerError::Fenced { session, .. } => Self::new(ErrorCode::OperationConflict, format!("another process has taken this operation over: {cause}"))
-                .next(format!("alpine status {session}")),
-            LedgerError::NotFound { .. } => Self::new(ErrorCode::SessionNotFound, cause).next("alpine list"),
-            LedgerError::IllegalTransition { .. } | LedgerError::VersionMismatch { .. } | LedgerError::Protected { .. } => {
-                Self::new(ErrorCode::Internal, cause).next("report this with the output of `ALPINE_LOG=debug` and the same command")
+            LedgerError::Incompatible { path, .. } => {
+                Self::new(ErrorCode::LedgerIncompatible, cause).next(aside(&path))
             }
+            LedgerError::Newer { .. } => {
+                Self::new(ErrorCode::LedgerIncompatible, cause).next("alpine ledger backup")
+            }
+            LedgerError::Fenced { session, .. } => Self::new(
+                ErrorCode::OperationConflict,
+                format!("another process has taken this operation over: {cause}"),
+            )
+            .next(format!("alpine status {session}")),
+            LedgerError::NotFound { .. } => {
+                Self::new(ErrorCode::SessionNotFound, cause).next("alpine list")
+            }
+            LedgerError::IllegalTransition { .. }
+            | LedgerError::VersionMismatch { .. }
+            | LedgerError::Protected { .. } => Self::new(ErrorCode::Internal, cause)
+                .next("report this with the output of `ALPINE_LOG=debug` and the same command"),
         }
     }
 }
 
-fn backup(path: &std::path::Path) -> String {
-    let quoted = crate::caller::quoted(&path.to_string_lossy());
-    let copy = crate::caller::quoted(&format!("{}.backup", path.to_string_lossy()));
-    format!("cp -p {quoted} {copy}")
+/// What mends a ledger that can't be used, or shows what is in the way.
+fn remedy(hindrance: Hindrance, path: &Path) -> String {
+    let file = word(path);
+    let dir = word(path.parent().unwrap_or(path));
+    match hindrance {
+        Hindrance::Exposed | Hindrance::ReadOnly => format!("chmod 600 {file}"),
+        Hindrance::DirectoryExposed => format!("chmod go-w {dir}"),
+        Hindrance::SymbolicLink => format!("export ALPINE_LEDGER_PATH=\"$(realpath -m {file})\""),
+        Hindrance::HardLinks => {
+            let copy = word(&suffixed(path, ".copy"));
+            format!("cp -p {file} {copy} && mv {copy} {file}")
+        }
+        Hindrance::NoSpace => format!("df -h {dir}"),
+        Hindrance::FileLimit => "ulimit -f".to_owned(),
+        Hindrance::ReadOnlyFileSystem => format!("findmnt -T {dir}"),
+        Hindrance::Permissions => format!("ls -ld {dir} {file}"),
+        Hindrance::Other => "check the owner, the permissions and the free space of the path above, then run the same command again".to_owned(),
+    }
+}
+
+/// Shows what the processes are that keep the ledger busy.
+fn look_at(pids: &[u32]) -> String {
+    if pids.is_empty() {
+        return "run the same command again".to_owned();
+    }
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+    format!("ps -o pid,stat,etime,args -p {}", pids.join(","))
+}
+
+/// Puts what is no ledger out of the way, and overwrites nothing.
+fn aside(path: &Path) -> String {
+    format!(
+        "mv -n {} {}",
+        word(path),
+        word(&suffixed(path, ".not-a-ledger"))
+    )
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn word(path: &Path) -> String {
+    crate::caller::quoted(&path.to_string_lossy())
 }
 
 /// The text on one line, without what could act on a terminal, and no longer than `most` characters.

@@ -131,7 +131,11 @@ fn a_directory_that_others_may_write_is_refused() {
     let world = World::new();
     for open in [0o720, 0o702, 0o777, 0o1777] {
         mode(world.dir.path(), open);
-        refused(&world.path(), "unavailable", "chmod go-w");
+        refused(
+            &world.path(),
+            "unavailable",
+            "others may write its directory",
+        );
     }
     mode(world.dir.path(), 0o755);
     Ledger::open(&world.path(), Options::new()).unwrap();
@@ -142,7 +146,7 @@ fn what_others_may_read_or_write_is_refused_with_the_remedy() {
     let world = World::new();
     for open in [0o644, 0o620, 0o602, 0o666, 0o640] {
         mode(&world.path(), open);
-        refused(&world.path(), "unavailable", "chmod 600");
+        refused(&world.path(), "unavailable", "others may read or write it");
     }
 }
 
@@ -229,15 +233,13 @@ fn what_is_not_a_ledger_is_named_and_left_alone() {
         "sessions.json",
     );
     refused(
-        &file(dir, "list.json", br#"[{"session_id": "s1"}]"#),
-        "predecessor",
-        "sessions.json",
-    );
-    refused(
         &file(dir, "map.json", br#" {"s1": {"session_id": "s1"}}"#),
-        "predecessor",
-        "sessions.json",
+        "incompatible",
+        "not a ledger",
     );
+    let exposed = file(dir, "exposed.json", br#"{"sessions": {}}"#);
+    mode(&exposed, 0o644);
+    refused(&exposed, "predecessor", "sessions.json");
     let mut magic = b"redb\x1A\x0A\xA9\x0D\x0A".to_vec();
     refused(&file(dir, "magic", &magic), "corrupt", "");
     magic.resize(200_000, 0xFF);
@@ -344,8 +346,18 @@ fn a_newer_schema_is_read_and_not_written() {
     let refused = ledger
         .write(|tx| tx.append_event(None, None, "note", None))
         .unwrap_err();
-    assert_eq!(kind(&refused), "incompatible");
+    assert_eq!(kind(&refused), "newer");
     assert!(refused.to_string().contains("schema 2"), "{refused}");
+    // A copy is no write, and one that knows all tables there are: it is made byte for byte.
+    let saved = ledger.backup(&dir.path().join("saved")).unwrap();
+    let saved = Ledger::open_read(&saved.path, Options::new()).unwrap();
+    assert_eq!(saved.id(), ledger.id());
+    let events = |ledger: &Ledger| {
+        ledger
+            .read(|snapshot| snapshot.events_after(0, 10))
+            .unwrap()
+    };
+    assert_eq!(events(&saved), events(&ledger));
 }
 
 #[test]

@@ -5,7 +5,11 @@ mod admission;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod files;
+#[cfg(test)]
+mod full_disk;
 #[cfg(test)]
 mod imports;
 #[cfg(test)]
@@ -14,6 +18,8 @@ mod leases;
 mod lists;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod power_loss;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]

@@ -228,6 +228,7 @@ pub(crate) fn kind(error: &LedgerError) -> &'static str {
         LedgerError::Busy { .. } => "busy",
         LedgerError::Corrupt { .. } => "corrupt",
         LedgerError::Incompatible { .. } => "incompatible",
+        LedgerError::Newer { .. } => "newer",
         LedgerError::Predecessor { .. } => "predecessor",
         LedgerError::Fenced { .. } => "fenced",
         LedgerError::IllegalTransition { .. } => "illegal_transition",
