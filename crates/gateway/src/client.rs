@@ -9,11 +9,13 @@ mod transcript;
 pub use error::ClientError;
 pub use transcript::Exported;
 
+use crate::owner::Owner;
 use crate::{basic, upstream};
 use alpine_provider_api::{Probe, Secret};
 use http_body_util::{BodyExt, Limited};
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Method, Request};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
@@ -28,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct AgentClient {
     port: u16,
     auth: Option<(String, Secret<String>)>,
-    owner: Option<u32>,
+    owner: Option<Arc<Owner>>,
 }
 
 /// What a server answered.
@@ -54,10 +56,8 @@ impl AgentClient {
     /// Sends nothing unless the listener is `ancestor` or descends from it.
     #[must_use]
     pub fn only_to_descendants_of(self, ancestor: u32) -> Self {
-        Self {
-            owner: Some(ancestor),
-            ..self
-        }
+        let owner = Some(Arc::new(Owner::new(self.port, ancestor)));
+        Self { owner, ..self }
     }
 
     /// Gets a path.
@@ -148,13 +148,12 @@ impl AgentClient {
             .ok()
             .filter(|_| path.starts_with('/'))
             .ok_or_else(|| ClientError::Path(path.to_owned()))?;
-        let (mut sender, wire) =
-            upstream::connect(self.port, self.owner)
-                .await
-                .map_err(|source| ClientError::Connect {
-                    port: self.port,
-                    source,
-                })?;
+        let (mut sender, wire) = upstream::connect(self.port, self.owner.as_ref())
+            .await
+            .map_err(|source| ClientError::Connect {
+                port: self.port,
+                source,
+            })?;
         let failed = |source| ClientError::Exchange {
             path: path.to_owned(),
             source,

@@ -29,5 +29,4 @@ mod upstream;
 pub use config::{GatewayConfig, Upstream, host_label};
 pub use control::{AgentState, ControlReply, ControlRequest};
 pub use links::{Links, open_url};
-pub use owner::listener_descends_from;
 pub use serve::run;

@@ -1,31 +1,98 @@
 //! Whose a listening socket is: the check that comes before a credential is sent to a port.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
-/// Whether every socket that takes connections to `127.0.0.1:port` is held by `ancestor` or by a process that descends
-/// from it. False too when nothing listens.
-///
-/// # Errors
-/// `/proc` can't be read.
-pub fn listener_descends_from(port: u16, ancestor: u32) -> io::Result<bool> {
+/// Whose listener has to be on a port. To find that out takes milliseconds; whether it is still so, microseconds.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    port: u16,
+    ancestor: u32,
+    found: Mutex<Vec<Holder>>,
+}
+
+/// A process that holds a listening socket, and by which of its descriptors.
+#[derive(Debug)]
+struct Holder {
+    pid: u32,
+    start_time: u64,
+    descriptor: OsString,
+    inode: u64,
+}
+
+impl Owner {
+    pub(crate) fn new(port: u16, ancestor: u32) -> Self {
+        let found = Mutex::default();
+        Self {
+            port,
+            ancestor,
+            found,
+        }
+    }
+
+    /// Whether every socket that takes connections to `127.0.0.1:port` is held by the ancestor or by a process that
+    /// descends from it. False too when nothing listens.
+    ///
+    /// While those that were found hold the very same sockets, no stranger can have the port: another process gets it
+    /// only after they are closed.
+    ///
+    /// # Errors
+    /// `/proc` can't be read.
+    pub(crate) fn listens(&self) -> io::Result<bool> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.is_empty() || !found.iter().all(Holder::holds) {
+            *found = search(self.port, self.ancestor)?;
+        }
+        Ok(!found.is_empty())
+    }
+}
+
+impl Holder {
+    /// Whether it is still the same process, with the same socket.
+    fn holds(&self) -> bool {
+        let link = fs::read_link(format!(
+            "/proc/{}/fd/{}",
+            self.pid,
+            self.descriptor.display()
+        ));
+        link.is_ok_and(|link| inode(&link) == Some(self.inode))
+            && stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
+    }
+}
+
+/// Who in the family holds the sockets that take connections to the port; nobody unless all of them are held.
+fn search(port: u16, ancestor: u32) -> io::Result<Vec<Holder>> {
     let mut wanted = listeners(port)?;
+    let mut found = Vec::new();
     if wanted.is_empty() {
-        return Ok(false);
+        return Ok(found);
     }
     for pid in family(ancestor)? {
-        for held in sockets(pid) {
-            wanted.remove(&held);
+        let Some(Stat { start_time, .. }) = stat(pid) else {
+            continue;
+        };
+        for (descriptor, inode) in sockets(pid) {
+            if wanted.remove(&inode) {
+                found.push(Holder {
+                    pid,
+                    start_time,
+                    descriptor,
+                    inode,
+                });
+            }
         }
         if wanted.is_empty() {
-            return Ok(true);
+            return Ok(found);
         }
     }
-    Ok(false)
+    Ok(Vec::new())
 }
 
 /// The inodes of the sockets that take connections to `127.0.0.1:port`.
@@ -72,8 +139,8 @@ fn family(ancestor: u32) -> io::Result<Vec<u32>> {
         else {
             continue;
         };
-        if let Some(parent) = parent(pid) {
-            children.entry(parent).or_default().push(pid);
+        if let Some(stat) = stat(pid) {
+            children.entry(stat.parent).or_default().push(pid);
         }
     }
     let mut family = vec![ancestor];
@@ -86,31 +153,44 @@ fn family(ancestor: u32) -> io::Result<Vec<u32>> {
     Ok(family)
 }
 
-/// A process's parent; none when it has just ended.
-fn parent(pid: u32) -> Option<u32> {
+/// What tells a process from a later one of the same id, and whose child it is.
+struct Stat {
+    parent: u32,
+    start_time: u64,
+}
+
+/// None for a process that has just ended.
+fn stat(pid: u32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // A name may hold blanks and brackets, so what follows its last bracket counts.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(Stat { parent, start_time })
 }
 
-/// The inodes of a process's sockets; none when it has just ended or is not ours to look at.
-fn sockets(pid: u32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return Vec::new();
-    };
+/// A process's sockets; none when it has just ended or is not ours to look at.
+fn sockets(pid: u32) -> Vec<(OsString, u64)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+    let entries = entries.into_iter().flatten().flatten();
     entries
-        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| {
-            let inode = link.to_str()?.strip_prefix("socket:[")?;
-            inode.strip_suffix(']')?.parse().ok()
+        .filter_map(|entry| {
+            let inode = inode(&fs::read_link(entry.path()).ok()?)?;
+            Some((entry.file_name(), inode))
         })
         .collect()
 }
 
+/// The socket that a descriptor's link names.
+fn inode(link: &Path) -> Option<u64> {
+    let inode = link.to_str()?.strip_prefix("socket:[")?;
+    inode.strip_suffix(']')?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{listener_descends_from, parse_listeners};
+    use super::{Owner, parse_listeners};
     use std::net::TcpListener;
     use std::os::fd::OwnedFd;
     use std::process::{Command, Stdio};
@@ -130,6 +210,44 @@ mod tests {
         let mut found: Vec<u64> = parse_listeners(table, 4711).into_iter().collect();
         found.sort_unstable();
         assert_eq!(found, [11, 12, 16, 18]);
+    }
+
+    fn listener_descends_from(port: u16, ancestor: u32) -> std::io::Result<bool> {
+        Owner::new(port, ancestor).listens()
+    }
+
+    #[test]
+    fn a_port_that_changes_hands_is_found_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut heir = Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .spawn()
+            .unwrap();
+        let owner = Owner::new(port, heir.id());
+        assert!(owner.listens().unwrap() && owner.listens().unwrap());
+        let start_time = std::mem::replace(&mut owner.found.lock().unwrap()[0].start_time, 1);
+        assert!(!owner.found.lock().unwrap()[0].holds(), "a recycled id");
+        owner.found.lock().unwrap()[0].start_time = start_time;
+        assert!(owner.found.lock().unwrap()[0].holds());
+        heir.kill().unwrap();
+        heir.wait().unwrap();
+        let _stranger = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert!(!owner.listens().unwrap());
+    }
+
+    #[test]
+    fn another_socket_on_the_same_descriptor_is_found_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let owner = Owner::new(port, std::process::id());
+        assert!(owner.listens().unwrap());
+        let inode = std::mem::replace(&mut owner.found.lock().unwrap()[0].inode, 1);
+        assert!(!owner.found.lock().unwrap()[0].holds());
+        // It is looked for anew, and found.
+        assert!(owner.listens().unwrap());
+        assert_eq!(owner.found.lock().unwrap()[0].inode, inode);
     }
 
     #[test]

@@ -25,8 +25,7 @@ pub(crate) async fn pass(
 ) -> Answer {
     let asked = request.headers().clone();
     let tunnel = upgrade_of(&asked, request.version()).map(|_| on(&mut request));
-    let (sender, wire) = match upstream::connect(upstream.port, Some(upstream.supervisor_pid)).await
-    {
+    let (sender, wire) = match upstream::connect(upstream.port, door.owner.as_ref()).await {
         Ok(connected) => connected,
         Err(error) => return unreachable(door, &asked, &error),
     };

@@ -4,12 +4,14 @@ use crate::access::{Access, Host};
 use crate::answer::{Answer, notice, set};
 use crate::config::GatewayConfig;
 use crate::control::Control;
+use crate::owner::Owner;
 use crate::seats::Seat;
 use crate::{open, page, proxy};
 use hyper::body::Incoming;
 use hyper::header::{SET_COOKIE, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What all requests share.
@@ -18,6 +20,8 @@ pub(crate) struct Door {
     pub(crate) config: GatewayConfig,
     pub(crate) access: Access,
     pub(crate) control: Control,
+    /// Who has to be behind the agent's port.
+    pub(crate) owner: Option<Arc<Owner>>,
 }
 
 impl Door {

@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::config::GatewayConfig;
 use crate::control::{Control, converse};
+use crate::owner::Owner;
 use crate::route::Door;
 use crate::seats::{Seat, Seats};
 use hyper::server::conn::http1;
@@ -56,7 +57,12 @@ async fn serve(
     let idle = Duration::from_millis(config.idle_ms);
     let (line, asks) = Control::new();
     let mut supervisor = tokio::spawn(converse(control, asks));
+    let owner = config
+        .upstream
+        .as_ref()
+        .map(|upstream| Arc::new(Owner::new(upstream.port, upstream.supervisor_pid)));
     let door = Arc::new(Door {
+        owner,
         access: Access::new(&config)?,
         control: line,
         config,

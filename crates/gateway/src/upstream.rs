@@ -1,6 +1,6 @@
 //! A connection to the agent, made once per request and only to the session's own listener.
 
-use crate::owner::listener_descends_from;
+use crate::owner::Owner;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -40,7 +41,7 @@ impl Drop for Wire {
 /// have to give the port back to the session's own process in between.
 pub(crate) async fn connect(
     port: u16,
-    owner: Option<u32>,
+    owner: Option<&Arc<Owner>>,
 ) -> io::Result<(SendRequest<Sent>, Wire)> {
     let stream = timeout(
         CONNECT_LIMIT,
@@ -50,7 +51,7 @@ pub(crate) async fn connect(
     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
     stream.set_nodelay(true)?;
     if let Some(owner) = owner
-        && !is_owned(port, owner).await?
+        && !is_owned(owner).await?
     {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -69,9 +70,10 @@ pub(crate) async fn connect(
     Ok((sender, wire))
 }
 
-/// Looking through `/proc` takes milliseconds in which streams of other callers go on.
-async fn is_owned(port: u16, owner: u32) -> io::Result<bool> {
-    tokio::task::spawn_blocking(move || listener_descends_from(port, owner))
+/// Looking through `/proc` may take milliseconds in which streams of other callers go on.
+async fn is_owned(owner: &Arc<Owner>) -> io::Result<bool> {
+    let owner = Arc::clone(owner);
+    tokio::task::spawn_blocking(move || owner.listens())
         .await
         .map_err(io::Error::other)?
 }
