@@ -22,7 +22,7 @@ pub(crate) async fn destroy(
         blocking(move || bury(&local.home, &sandbox, fence)).await?;
     }
     // Buried first: nobody starts it again meanwhile.
-    stop::end(call, &sandbox, Duration::ZERO).await?;
+    stop::end(call, &sandbox, Duration::ZERO, None).await?;
     {
         let (local, sandbox) = (Arc::clone(local), sandbox.clone());
         blocking(move || dispose(&local.home, &sandbox)).await?;

@@ -4,7 +4,7 @@ use crate::clock;
 use crate::dial::{self, Dial, PROMPT};
 use crate::file::{self, Flush};
 use crate::layout::Sandbox;
-use crate::processes;
+use crate::processes::{self, Process};
 use crate::protocol::{AgentAccess, Reply, Request};
 use crate::provider::{Local, blocking};
 use crate::record::{self, ExitRecord, StateRecord};
@@ -19,6 +19,9 @@ const EXPORT: Duration = Duration::from_secs(8);
 /// How long the agent may take to take note that it is ended.
 const DISPOSE: Duration = Duration::from_secs(2);
 
+/// After how long an agent that has disposed of its work, and has nothing to lose any more, is asked again to end.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How long the processes of a supervisor that had to be killed get at least.
 const ORPHANS: Duration = Duration::from_secs(2);
 
@@ -29,24 +32,27 @@ pub(crate) async fn stop(
     request: StopRequest,
 ) -> Result<StopReply, ProviderError> {
     let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
-    if record::lock_is_held(&sandbox)? {
-        export(call, &sandbox).await;
-    }
-    let forced = end(call, &sandbox, Duration::from_millis(request.grace_ms)).await?;
+    let disposed = match record::lock_is_held(&sandbox)? {
+        true => export(call, &sandbox).await,
+        false => None,
+    };
+    let grace = Duration::from_millis(request.grace_ms);
+    let forced = end(call, &sandbox, grace, disposed).await?;
     Ok(StopReply { forced })
 }
 
 /// Ends every process: by the supervisor, or without it where it is dead or does not answer. Answers whether anything had
-/// to be killed, and only when nothing is left.
+/// to be killed, and only when nothing is left. An agent that has disposed of its work is asked more than once.
 pub(crate) async fn end(
     call: &Call,
     sandbox: &Sandbox,
     grace: Duration,
+    disposed: Option<Process>,
 ) -> Result<bool, ProviderError> {
     let limit = Instant::now() + grace;
     let mut forced = false;
     if record::lock_is_held(sandbox)? {
-        match ask(call, sandbox, grace).await {
+        match ask(call, sandbox, grace, disposed).await {
             Ok(killed) => forced = killed,
             Err(error) if error.kind == ErrorKind::Cancelled => return Err(error),
             Err(error) => call.warn(format!("{error}; it is ended by a signal")),
@@ -57,16 +63,28 @@ pub(crate) async fn end(
 }
 
 /// Asks the supervisor, which says every half second how far it is.
-async fn ask(call: &Call, sandbox: &Sandbox, grace: Duration) -> Result<bool, ProviderError> {
+async fn ask(
+    call: &Call,
+    sandbox: &Sandbox,
+    grace: Duration,
+    disposed: Option<Process>,
+) -> Result<bool, ProviderError> {
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     let silent = |_| dial::unreachable(sandbox, "it does not answer");
     let request = Request::Stop { grace_ms };
+    let begun = Instant::now();
     let asked = tokio::time::timeout(PROMPT, Dial::ask(sandbox, &request));
     let mut dial = asked.await.map_err(silent)??;
     loop {
         let said = tokio::time::timeout(PROMPT, dial.next(sandbox));
         match said.await.map_err(silent)? {
-            Ok(Reply::Stopping { what, left }) => call.progress(&what, left, None),
+            Ok(Reply::Stopping { what, left }) => {
+                call.progress(&what, left, None);
+                // OpenCode ignores a signal that comes while it installs a package, and goes on after that.
+                if let Some(agent) = disposed.filter(|_| begun.elapsed() >= AGAIN) {
+                    agent.signal(Signal::TERM);
+                }
+            }
             Ok(Reply::Stopped { forced }) => return Ok(forced),
             Ok(_) => return Err(dial::unexpected(sandbox)),
             Err(error) => return Err(error),
@@ -184,19 +202,25 @@ fn freed(call: &Call, sandbox: &Sandbox, limit: Instant) -> Result<bool, Provide
     Ok(true)
 }
 
-/// Lets paused processes run, and asks the agent for its transcripts. What fails here costs a warning only.
-async fn export(call: &Call, sandbox: &Sandbox) {
-    match Dial::prompt(sandbox, &Request::Thaw).await {
-        Ok(Reply::Hello(hello)) => {
-            if let Some(agent) = hello.agent.filter(|agent| agent.running) {
-                export_from(call, sandbox, &agent).await;
-            }
-        }
-        Ok(_) | Err(_) => call.warn("the supervisor does not answer: no transcript was exported"),
-    }
+/// Lets paused processes run, and asks the agent for its transcripts. What fails here costs a warning only. Gives the agent
+/// if it has disposed of its work.
+async fn export(call: &Call, sandbox: &Sandbox) -> Option<Process> {
+    let Ok(Reply::Hello(hello)) = Dial::prompt(sandbox, &Request::Thaw).await else {
+        call.warn("the supervisor does not answer: no transcript was exported");
+        return None;
+    };
+    let agent = hello.agent.filter(|agent| agent.running)?;
+    let state: Option<StateRecord> = file::read_json(&sandbox.state()).unwrap_or_default();
+    let process = state.and_then(|state| state.agent).map(|agent| Process {
+        pid: agent.pid,
+        start_time: agent.start_time,
+    });
+    let disposed = export_from(call, sandbox, &agent).await;
+    process.filter(|_| disposed)
 }
 
-async fn export_from(call: &Call, sandbox: &Sandbox, agent: &AgentAccess) {
+/// Answers whether the agent has disposed of its work.
+async fn export_from(call: &Call, sandbox: &Sandbox, agent: &AgentAccess) -> bool {
     let client = client(sandbox, agent);
     let shutdown = &agent.server.shutdown;
     if let Some(transcript) = &agent.server.transcript {
@@ -215,9 +239,13 @@ async fn export_from(call: &Call, sandbox: &Sandbox, agent: &AgentAccess) {
             Err(why) => call.warn(format!("the transcript was not exported: {why}")),
         }
     }
-    if let Some(path) = &shutdown.dispose_path {
+    match &shutdown.dispose_path {
         // It is ended anyway; this only lets it end in order.
-        let _ = client.post(path, DISPOSE).await;
+        Some(path) => client
+            .post(path, DISPOSE)
+            .await
+            .is_ok_and(|answer| answer.is_success()),
+        None => false,
     }
 }
 

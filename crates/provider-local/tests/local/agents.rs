@@ -233,6 +233,38 @@ async fn the_transcript_is_exported_before_the_agent_is_ended() {
     assert_eq!(exit["forced"], false);
 }
 
+/// As OpenCode is while it installs a package: the first signal is taken by something that is not its own.
+#[tokio::test]
+async fn an_agent_that_has_disposed_of_its_work_is_asked_again() {
+    let world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    let once = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))";
+    let script = format!("{once}\n{SERVER}");
+    let server = server(&["python3", "-c", &script, "{port}"]);
+    start(&world, Serve::Process(Box::new(server)), 20_000)
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    assert!(!world.stop(60_000).await.unwrap().forced);
+    assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn an_agent_that_has_not_disposed_of_its_work_is_asked_once() {
+    let world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    let slow = "import os, signal, threading\ndef end(*_):\n    signal.signal(signal.SIGTERM, signal.SIG_DFL)\n    \
+        threading.Timer(4, lambda: (open('saved', 'w').close(), os._exit(0))).start()\nsignal.signal(signal.SIGTERM, end)";
+    let script = format!("{slow}\n{SERVER}");
+    let mut server = server(&["python3", "-c", &script, "{port}"]);
+    server.shutdown.dispose_path = None;
+    start(&world, Serve::Process(Box::new(server)), 20_000)
+        .await
+        .unwrap();
+    assert!(!world.stop(60_000).await.unwrap().forced);
+    assert!(world.workspace().join("saved").exists());
+}
+
 #[tokio::test]
 async fn an_agent_that_exits_is_reported_at_once() {
     let world = world();
