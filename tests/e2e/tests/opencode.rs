@@ -41,8 +41,6 @@ fn assert_nowhere(secret: &str, below: &Path) {
 fn what_the_agent_did_and_said_is_kept() {
     let model = ModelServer::writing("made/by-the-agent.txt", "written by the agent\n");
     let program = Program::new().with("ALPINE_OPENCODE", opencode().to_str().unwrap());
-    // On a busy machine OpenCode may not heed the signal that asks it to end.
-    program.configure("[limits]\ngrace = '3s'\n");
     let config = format!("OPENCODE_CONFIG_CONTENT={}", model.opencode_config());
     let up = program.up(&repository(&program), &["--env", &config, "--name", "it"]);
     assert_eq!(
