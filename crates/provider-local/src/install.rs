@@ -1,6 +1,5 @@
 //! Runs the install step.
 
-use crate::detect::{self, Plan};
 use crate::dial::{self, Dial};
 use crate::file;
 use crate::layout::Sandbox;
@@ -8,6 +7,7 @@ use crate::logs;
 use crate::protocol::{Install, Reply, Request, Run};
 use crate::provider::{Local, blocking};
 use crate::record::InstalledRecord;
+use alpine_install_step::{self as detect, Plan};
 use alpine_provider_api::{
     Call, ErrorKind, ExecReply, InstallReply, InstallRequest, LogName, ProviderError, Retry,
 };

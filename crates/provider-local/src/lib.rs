@@ -7,11 +7,9 @@
 mod agent;
 mod clock;
 mod config;
-mod detect;
 mod dial;
 mod doomed;
 mod exec;
-mod file;
 mod inspect;
 mod install;
 mod intent;
@@ -27,12 +25,12 @@ mod provider;
 mod provision;
 mod record;
 mod remove;
-mod setup;
 mod shim;
 mod stop;
 mod sync;
 mod tree;
 
+use alpine_files as file;
 pub use config::LocalConfig;
 pub use provider::LocalProvider;
 pub use shim::reexecuted;

@@ -22,7 +22,7 @@ const CHUNK: usize = 256 * 1024;
 const VANISHED: &str = "it vanished while it was captured";
 const LONGEST_ATTRIBUTE: usize = 64 * 1024;
 
-type Encoder = zstd::Encoder<'static, SealWriter<File>>;
+pub(crate) type Encoder = zstd::Encoder<'static, SealWriter<File>>;
 
 /// Writes all of the roots to the file `to`, which is replaced in one step. `progress` gets a count that grows with all that
 /// is done: the bytes of the archive before they are packed, and the time that the disk takes at the end.
@@ -55,7 +55,7 @@ pub fn capture(
     captured
 }
 
-fn part_of(to: &Path) -> PathBuf {
+pub(crate) fn part_of(to: &Path) -> PathBuf {
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     PathBuf::from(part)
@@ -122,7 +122,11 @@ fn write(
 }
 
 /// Brings all to the disk, and then under its name.
-fn settle(encoder: Encoder, part: &Path, to: &Path) -> Result<(blake3::Hash, u64), SnapshotError> {
+pub(crate) fn settle(
+    encoder: Encoder,
+    part: &Path,
+    to: &Path,
+) -> Result<(blake3::Hash, u64), SnapshotError> {
     let written = |error: io::Error| SnapshotError::io("write", part, error);
     let (file, digest, size) = encoder
         .finish()
@@ -134,7 +138,7 @@ fn settle(encoder: Encoder, part: &Path, to: &Path) -> Result<(blake3::Hash, u64
     Ok((digest, size))
 }
 
-fn encoder(file: File) -> io::Result<Encoder> {
+pub(crate) fn encoder(file: File) -> io::Result<Encoder> {
     let mut encoder = zstd::Encoder::new(SealWriter::new(file), LEVEL)?;
     encoder.include_checksum(true)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));

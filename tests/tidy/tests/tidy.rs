@@ -94,7 +94,12 @@ fn arrows_only_run_down() {
         ("alpine-ledger", &[]),
         ("alpine-provider-api", &[]),
         ("alpine-snapshot", &[]),
+        ("alpine-files", &["alpine-provider-api"]),
         ("alpine-git", &["alpine-provider-api"]),
+        (
+            "alpine-install-step",
+            &["alpine-files", "alpine-provider-api"],
+        ),
         ("alpine-objects", &["alpine-provider-api"]),
         ("alpine-gateway", &["alpine-provider-api"]),
         (
@@ -106,8 +111,10 @@ fn arrows_only_run_down() {
         (
             "alpine-provider-adapter",
             &[
+                "alpine-files",
                 "alpine-gateway",
                 "alpine-git",
+                "alpine-install-step",
                 "alpine-objects",
                 "alpine-provider-api",
                 "alpine-snapshot",
@@ -116,8 +123,10 @@ fn arrows_only_run_down() {
         (
             "alpine-provider-local",
             &[
+                "alpine-files",
                 "alpine-gateway",
                 "alpine-git",
+                "alpine-install-step",
                 "alpine-objects",
                 "alpine-provider-api",
                 "alpine-snapshot",

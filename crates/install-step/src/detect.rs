@@ -7,17 +7,17 @@ use std::path::Path;
 
 /// An install step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// What is run.
-    pub(crate) argv: Vec<String>,
+    pub argv: Vec<String>,
     /// The same as people write it.
-    pub(crate) command: String,
+    pub command: String,
     /// The file that it was found by.
-    pub(crate) found_by: String,
+    pub found_by: String,
 }
 
 /// Lock files in the order in which they are looked for, and what each of them asks for.
-const LOCK_FILES: [(&str, &str); 13] = [
+pub const LOCK_FILES: [(&str, &str); 13] = [
     ("pnpm-lock.yaml", "pnpm install --frozen-lockfile"),
     ("bun.lock", "bun install --frozen-lockfile"),
     ("bun.lockb", "bun install --frozen-lockfile"),
@@ -36,7 +36,10 @@ const PIP: &str = "python3 -m venv .venv && .venv/bin/pip install -r requirement
 const YARN_1: &str = "yarn install --frozen-lockfile";
 
 /// The install step of a workspace: what `.alpine.toml` says, else what the first lock file asks for.
-pub(crate) fn detect(workspace: &Path) -> Result<Option<Plan>, ProviderError> {
+///
+/// # Errors
+/// `ConfigInvalid` when `.alpine.toml` is not what it may be.
+pub fn detect(workspace: &Path) -> Result<Option<Plan>, ProviderError> {
     if let Some(plan) = setup::read(workspace)? {
         return Ok(Some(plan));
     }
@@ -62,17 +65,22 @@ pub(crate) fn detect(workspace: &Path) -> Result<Option<Plan>, ProviderError> {
     }))
 }
 
+/// So much of a `yarn.lock` tells its version.
+pub const YARN_HEAD: u64 = 256;
+
 /// Yarn 1 says so in its lock file's first lines.
 fn is_yarn_1(lock: &Path) -> bool {
     use std::io::Read;
     let mut head = Vec::new();
-    let read = std::fs::File::open(lock).and_then(|file| file.take(256).read_to_end(&mut head));
+    let read =
+        std::fs::File::open(lock).and_then(|file| file.take(YARN_HEAD).read_to_end(&mut head));
     read.is_ok() && String::from_utf8_lossy(&head).contains("# yarn lockfile v1")
 }
 
 impl Plan {
     /// The tool that it needs.
-    pub(crate) fn tool(&self) -> &str {
+    #[must_use]
+    pub fn tool(&self) -> &str {
         match self.command.split_once(' ') {
             Some((tool, _)) if self.command == PIP => tool,
             Some(_) | None => self.argv.first().map_or("", String::as_str),
@@ -80,7 +88,8 @@ impl Plan {
     }
 
     /// Whether its tool is in the search path; a path of the workspace is left to be found out.
-    pub(crate) fn has_tool(&self, path: &str) -> bool {
+    #[must_use]
+    pub fn has_tool(&self, path: &str) -> bool {
         let tool = self.tool();
         tool.contains('/')
             || std::env::split_paths(path).any(|directory| {

@@ -1,14 +1,15 @@
 //! The repository's `.alpine.toml`: what it may say about its own setup, and nothing beyond that.
 
 use crate::detect::Plan;
-use crate::file;
+use alpine_files as file;
 use alpine_provider_api::{ErrorKind, ProviderError};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 /// The file's name.
-pub(crate) const NAME: &str = ".alpine.toml";
-const LARGEST: u64 = 64 * 1024;
+pub const NAME: &str = ".alpine.toml";
+/// How large it may be.
+pub const LARGEST: u64 = 64 * 1024;
 
 /// The install command that the repository names; none when it names none.
 pub(crate) fn read(workspace: &Path) -> Result<Option<Plan>, ProviderError> {

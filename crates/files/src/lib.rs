@@ -2,6 +2,7 @@
 
 use alpine_provider_api::{ErrorKind, ProviderError};
 use rustix::fs::OFlags;
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Whether a file has to outlive a loss of power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flush {
+pub enum Flush {
     /// It is flushed to disk, and so is its directory.
     Yes,
     /// It tells of processes that would not outlive it either.
@@ -19,7 +20,10 @@ pub(crate) enum Flush {
 }
 
 /// Makes a directory of mode 0700, and those above it, where they are missing.
-pub(crate) fn private_dir(path: &Path) -> Result<(), ProviderError> {
+///
+/// # Errors
+/// Those of the system.
+pub fn private_dir(path: &Path) -> Result<(), ProviderError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -28,7 +32,10 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), ProviderError> {
 }
 
 /// Replaces a file by a record, in one step.
-pub(crate) fn write_json<T: Serialize>(
+///
+/// # Errors
+/// Those of the system.
+pub fn write_json<T: Serialize>(
     path: &Path,
     record: &T,
     flush: Flush,
@@ -39,25 +46,35 @@ pub(crate) fn write_json<T: Serialize>(
 }
 
 /// Replaces a file, in one step.
-pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
+///
+/// # Errors
+/// Those of the system.
+pub fn write(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
     replace(path, text, Flush::No).map_err(|source| io_error(path, &source))
 }
 
 /// Replaces a file that has one writer at a time, in one step. What a writer that was killed left is replaced too.
-pub(crate) fn write_alone(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
+///
+/// # Errors
+/// Those of the system.
+pub fn write_alone(path: &Path, text: &[u8]) -> Result<(), ProviderError> {
     remove(&part_of(path))?;
     replace_by(&part_of(path), path, text, Flush::Yes).map_err(|source| io_error(path, &source))
 }
 
 /// Where [`write_alone`] writes first.
-pub(crate) fn part_of(path: &Path) -> PathBuf {
+#[must_use]
+pub fn part_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     path.with_file_name(name)
 }
 
 /// Makes a file of random text, whole and flushed; one that is there already stays.
-pub(crate) fn draw(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the system.
+pub fn draw(path: &Path) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:08x}.part", random_u32()));
     let part = path.with_file_name(name);
@@ -81,7 +98,10 @@ fn flush_names(path: &Path) -> io::Result<()> {
 }
 
 /// Removes a file, if it is there.
-pub(crate) fn remove(path: &Path) -> Result<(), ProviderError> {
+///
+/// # Errors
+/// Those of the system.
+pub fn remove(path: &Path) -> Result<(), ProviderError> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(path, &source)),
         Ok(()) | Err(_) => Ok(()),
@@ -89,7 +109,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), ProviderError> {
 }
 
 /// Whether a directory is there. That it can't be told is an error: it proves nothing.
-pub(crate) fn is_dir(path: &Path) -> Result<bool, ProviderError> {
+///
+/// # Errors
+/// Those of the system.
+pub fn is_dir(path: &Path) -> Result<bool, ProviderError> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.is_dir()),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -98,7 +121,10 @@ pub(crate) fn is_dir(path: &Path) -> Result<bool, ProviderError> {
 }
 
 /// Makes a file that was not there.
-pub(crate) fn create(path: &Path, text: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// Those of the system.
+pub fn create(path: &Path, text: &[u8]) -> io::Result<()> {
     write_new(path, text, Flush::No)
 }
 
@@ -135,7 +161,10 @@ fn write_new(path: &Path, text: &[u8], flush: Flush) -> io::Result<()> {
 }
 
 /// Reads a record; none when there is no such file.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ProviderError> {
+///
+/// # Errors
+/// Those of the system.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ProviderError> {
     let Some(text) = read_small(path, 1 << 20).map_err(|source| io_error(path, &source))? else {
         return Ok(None);
     };
@@ -148,7 +177,10 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, P
 }
 
 /// Reads a regular file of at most so many bytes without following a link; none when there is none.
-pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// Those of the system.
+pub fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     // A FIFO in the file's place must not make the open wait.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = match OpenOptions::new()
@@ -178,14 +210,17 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>>
 }
 
 /// A failure that names a path.
-pub(crate) fn io_error(path: &Path, source: &io::Error) -> ProviderError {
+#[must_use]
+pub fn io_error(path: &Path, source: &io::Error) -> ProviderError {
     ProviderError::io(format!("`{}`", path.display()), source)
 }
 
 /// Random bits for a name that nobody else uses.
-pub(crate) fn random_u32() -> u32 {
+#[must_use]
+pub fn random_u32() -> u32 {
     // Where the kernel has no random bits to give, the process and the time tell names apart.
     getrandom::u32().unwrap_or_else(|_| {
-        std::process::id() ^ (crate::clock::monotonic_ms() & 0xffff_ffff) as u32
+        let now = clock_gettime(ClockId::Monotonic);
+        std::process::id() ^ (now.tv_nsec & 0xffff_ffff) as u32
     })
 }

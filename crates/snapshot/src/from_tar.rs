@@ -1,0 +1,336 @@
+//! Turns what a foreign `tar` wrote into an archive, entry by entry, without a file of it on this machine.
+//!
+//! The stream comes from where an agent worked, so it is hostile: whatever it says, the archive holds one root, each path
+//! once, after its directory, and nothing that [`restore`](crate::restore) refuses.
+
+use crate::capture::{Encoder, encoder, part_of, settle};
+use crate::entry::{Attribute, Entry, Kind, padding};
+use crate::error::SnapshotError;
+use crate::foreign::{Foreign, Head};
+use crate::pax;
+use crate::tick::ticking;
+use crate::types::{Captured, LeftOut};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use tar::Header;
+
+const CHUNK: usize = 256 * 1024;
+const MOST_ENTRIES: usize = 10_000_000;
+const MOST_LEFT_OUT: usize = 10_000;
+const LONGEST_PATH: usize = 4096;
+const LONGEST_NAME: usize = 255;
+
+/// Writes the directory that a tar stream holds (as `.`, or without a name of its own) to the file `to` as the root `root`.
+/// The file is replaced in one step. `progress` gets a count that grows with all that is done.
+///
+/// A stream that ends early at the border of two entries looks whole: the caller has to know that its writer succeeded.
+/// What can't be kept is told in `left_out`.
+///
+/// # Errors
+/// `Damaged` when it is no tar stream, holds nothing or too much; else when something can't be read or written.
+/// The name `to` is then as it was.
+pub fn from_tar(
+    tar: impl Read,
+    root: &str,
+    to: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Captured, SnapshotError> {
+    let part = part_of(to);
+    let captured = write(tar, root, &part, to, progress);
+    if captured.is_err() {
+        // The failure is what matters; the partial file is replaced by the next attempt in any case.
+        let _ = std::fs::remove_file(&part);
+    }
+    captured
+}
+
+fn write(
+    tar: impl Read,
+    root: &str,
+    part: &Path,
+    to: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Captured, SnapshotError> {
+    let written = |error: io::Error| SnapshotError::io("write", part, error);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(part)
+        .map_err(written)?;
+    let mut taking = Taking {
+        encoder: encoder(file).map_err(written)?,
+        part,
+        root: root.as_bytes(),
+        progress,
+        done: 0,
+        entries: 0,
+        left_out: Vec::new(),
+        more_left_out: 0,
+        seen: HashMap::new(),
+        chunk: vec![0; CHUNK],
+    };
+    let mut from = Foreign::new(tar);
+    while let Some(head) = from.next()? {
+        taking.take(&mut from, head)?;
+    }
+    from.drain()?;
+    if taking.entries == 0 {
+        return Err(SnapshotError::damaged("it holds nothing"));
+    }
+    // Two empty blocks end a tar archive.
+    taking.put(&[0; 1024])?;
+    let left_out = taking.all_left_out();
+    let Taking {
+        encoder,
+        progress,
+        mut done,
+        entries,
+        ..
+    } = taking;
+    let mut tick = || {
+        done += 1;
+        progress(done);
+    };
+    let (digest, size) = ticking(&mut tick, || settle(encoder, part, to)).map_err(written)??;
+    Ok(Captured {
+        digest: digest.to_hex().to_string(),
+        size,
+        entries,
+        left_out,
+    })
+}
+
+/// What a path was taken as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Directory,
+    Other,
+}
+
+struct Taking<'a> {
+    encoder: Encoder,
+    part: &'a Path,
+    root: &'a [u8],
+    progress: &'a mut dyn FnMut(u64),
+    done: u64,
+    entries: u64,
+    left_out: Vec<LeftOut>,
+    more_left_out: usize,
+    /// By the digests of their paths, which are shorter than the paths.
+    seen: HashMap<[u8; 16], Taken>,
+    chunk: Vec<u8>,
+}
+
+impl Taking<'_> {
+    fn take<R: Read>(&mut self, from: &mut Foreign<R>, head: Head) -> Result<(), SnapshotError> {
+        self.tell(1);
+        let path = match self.placed(&head.path) {
+            Ok(path) => path,
+            Err(why) => return self.leave_out(&head.path, why),
+        };
+        let kind = match self.kind(&head) {
+            Ok(kind) => kind,
+            Err(why) => return self.leave_out(&path, why),
+        };
+        match (self.seen.get(&key(&path)), &kind) {
+            // A directory that was needed before it came, or that comes again.
+            (Some(Taken::Directory), Kind::Directory) => return Ok(()),
+            (Some(_), _) => return self.leave_out(&path, "it comes twice"),
+            (None, _) => {}
+        }
+        if let Err(why) = self.open_parents(&path)? {
+            return self.leave_out(&path, why);
+        }
+        self.add(&described(&head, path, kind)?)?;
+        match is_file(&head.header) {
+            true => self.content(from),
+            false => Ok(()),
+        }
+    }
+
+    /// The path in the archive, if it stays below the root.
+    fn placed(&self, given: &[u8]) -> Result<Vec<u8>, &'static str> {
+        if given.first() == Some(&b'/') {
+            return Err("its path is absolute");
+        }
+        let mut path = self.root.to_vec();
+        for part in given.split(|&byte| byte == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." => return Err("its path leads out of the workspace"),
+                part if part.contains(&0) => return Err("its name holds a zero byte"),
+                part if part.len() > LONGEST_NAME => return Err("its name is too long"),
+                part => {
+                    path.push(b'/');
+                    path.extend_from_slice(part);
+                }
+            }
+        }
+        match path.len() < LONGEST_PATH {
+            true => Ok(path),
+            false => Err("its path is too long"),
+        }
+    }
+
+    fn kind(&self, head: &Head) -> Result<Kind, &'static str> {
+        match head.header.entry_type().as_byte() {
+            _ if is_file(&head.header) => Ok(Kind::File(head.size)),
+            b'5' => Ok(Kind::Directory),
+            b'6' => Ok(Kind::Fifo),
+            b'2' => match head.target.len() {
+                1..LONGEST_PATH => Ok(Kind::Symlink(head.target.clone())),
+                _ => Err("its target can't be one"),
+            },
+            b'1' => {
+                let target = self.placed(&head.target)?;
+                match self.seen.get(&key(&target)) {
+                    Some(Taken::Other) => Ok(Kind::HardLink(target)),
+                    Some(Taken::Directory) | None => Err("what it is another name of is not there"),
+                }
+            }
+            b'3' | b'4' => Err("a device can't be kept"),
+            _ => Err("its kind is not known"),
+        }
+    }
+
+    /// Makes sure that the directories above a path are in the archive, those that never came included.
+    fn open_parents(&mut self, path: &[u8]) -> Result<Result<(), &'static str>, SnapshotError> {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        for (end, _) in slashes {
+            let parent = &path[..end];
+            match self.seen.get(&key(parent)) {
+                Some(Taken::Directory) => {}
+                Some(Taken::Other) => {
+                    return Ok(Err("it leads through something that is no directory"));
+                }
+                None => self.add(&Entry {
+                    path: parent.to_vec(),
+                    kind: Kind::Directory,
+                    mode: 0o755,
+                    owner: (0, 0),
+                    modified: (0, 0),
+                    attributes: Vec::new(),
+                })?,
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn add(&mut self, entry: &Entry) -> Result<(), SnapshotError> {
+        if self.seen.len() >= MOST_ENTRIES {
+            return Err(SnapshotError::damaged("it holds too many entries"));
+        }
+        let taken = match entry.kind {
+            Kind::Directory => Taken::Directory,
+            Kind::File(_) | Kind::Symlink(_) | Kind::HardLink(_) | Kind::Fifo => Taken::Other,
+        };
+        self.seen.insert(key(&entry.path), taken);
+        self.entries += 1;
+        self.put(&entry.blocks())
+    }
+
+    fn content<R: Read>(&mut self, from: &mut Foreign<R>) -> Result<(), SnapshotError> {
+        let (mut chunk, mut size) = (std::mem::take(&mut self.chunk), 0);
+        loop {
+            let got = from.content(&mut chunk)?;
+            if got == 0 {
+                break;
+            }
+            self.put(&chunk[..got])?;
+            size += got as u64;
+        }
+        self.chunk = chunk;
+        self.put(&[0; 512][..padding(size)])
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.encoder
+            .write_all(bytes)
+            .map_err(|error| SnapshotError::io("write", self.part, error))?;
+        self.tell(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn tell(&mut self, more: u64) {
+        self.done += more;
+        (self.progress)(self.done);
+    }
+
+    fn leave_out(&mut self, path: &[u8], reason: &str) -> Result<(), SnapshotError> {
+        match self.left_out.len() < MOST_LEFT_OUT {
+            true => self.left_out.push(LeftOut {
+                path: String::from_utf8_lossy(path).into_owned(),
+                reason: reason.to_owned(),
+            }),
+            false => self.more_left_out += 1,
+        }
+        Ok(())
+    }
+
+    fn all_left_out(&mut self) -> Vec<LeftOut> {
+        let mut all = std::mem::take(&mut self.left_out);
+        if self.more_left_out > 0 {
+            all.push(LeftOut {
+                path: String::from_utf8_lossy(self.root).into_owned(),
+                reason: format!("so many more are left out: {}", self.more_left_out),
+            });
+        }
+        all
+    }
+}
+
+fn is_file(header: &Header) -> bool {
+    matches!(header.entry_type().as_byte(), b'0' | b'\0' | b'7')
+}
+
+fn key(path: &[u8]) -> [u8; 16] {
+    let mut key = [0; 16];
+    key.copy_from_slice(&blake3::hash(path).as_bytes()[..16]);
+    key
+}
+
+/// What the headers say beside path and kind. A number that is none is 0: it is worth no workspace.
+fn described(head: &Head, path: Vec<u8>, kind: Kind) -> Result<Entry, SnapshotError> {
+    let header = &head.header;
+    let id = |id: io::Result<u64>| id.ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+    let seconds = header
+        .mtime()
+        .ok()
+        .and_then(|time| i64::try_from(time).ok());
+    let (mode, owner) = (
+        header.mode().unwrap_or(0o644),
+        (id(header.uid()), id(header.gid())),
+    );
+    let mut entry = Entry {
+        path,
+        kind,
+        mode: mode & 0o7777,
+        owner,
+        modified: (seconds.unwrap_or(0), 0),
+        attributes: Vec::new(),
+    };
+    for (key, value) in pax::parse(&head.records)? {
+        if key == b"mtime" {
+            entry.modified = pax::parse_time(value).unwrap_or(entry.modified);
+        } else if let Some(attribute) = attribute(key, value) {
+            entry.attributes.push(attribute);
+        }
+    }
+    entry.attributes.sort_unstable();
+    entry.attributes.dedup_by(|one, other| one.0 == other.0);
+    Ok(entry)
+}
+
+fn attribute(key: &[u8], value: &[u8]) -> Option<Attribute> {
+    let name = key.strip_prefix(crate::entry::ATTRIBUTE)?;
+    name.starts_with(b"user.")
+        .then(|| (name.to_vec(), value.to_vec()))
+}
+
+#[cfg(test)]
+mod tests;
