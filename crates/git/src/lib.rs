@@ -12,9 +12,11 @@ mod classify;
 mod environment;
 mod git;
 mod head;
+mod left_out;
 mod mirror;
 mod skeleton;
 mod trust;
 
 pub use git::{Git, GitConfig};
 pub use head::head;
+pub use left_out::left_out;

@@ -43,32 +43,12 @@ pub(crate) async fn sync_repo(
             &progress,
         )
         .await?;
-    for warning in left_out(&incoming) {
+    for warning in alpine_git::left_out(&incoming) {
         call.warn(warning);
     }
     let filled = FilledRecord::Commit(request.commit);
     fill(local, &sandbox, call.meta.fence, incoming, None, filled).await?;
     Ok(SyncRepoReply { head })
-}
-
-/// What a checkout that executes nothing leaves out, for the user to know.
-fn left_out(tree: &Path) -> Vec<&'static str> {
-    let mut warnings = Vec::new();
-    if tree.join(".gitmodules").symlink_metadata().is_ok() {
-        warnings.push(
-            "the repository's submodules were not brought in; in the workspace: git submodule update --init --recursive",
-        );
-    }
-    let attributes = file::read_small(&tree.join(".gitattributes"), 256 * 1024)
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    if attributes.windows(10).any(|window| window == b"filter=lfs") {
-        warnings.push(
-            "files that are kept in Git LFS are pointers in the workspace; in it: git lfs install --local && git lfs pull",
-        );
-    }
-    warnings
 }
 
 /// What HEAD is, if the workspace was filled from this commit before: what was done in it since is left alone.

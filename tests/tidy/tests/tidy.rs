@@ -95,7 +95,7 @@ fn arrows_only_run_down() {
         ("alpine-provider-api", &[]),
         ("alpine-snapshot", &[]),
         ("alpine-files", &["alpine-provider-api"]),
-        ("alpine-git", &["alpine-provider-api"]),
+        ("alpine-git", &["alpine-files", "alpine-provider-api"]),
         (
             "alpine-install-step",
             &["alpine-files", "alpine-provider-api"],
