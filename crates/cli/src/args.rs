@@ -1,8 +1,10 @@
 //! The commands and their flags.
 
 mod ledger;
+mod provider;
 
 pub(crate) use ledger::{LedgerArgs, LedgerCommand};
+pub(crate) use provider::{ProviderArgs, ProviderCommand};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Look after the ledger: check, repair, back up, export, import, compact
     Ledger(LedgerArgs),
+    /// Look after the providers: list, inspect, add, remove
+    Provider(ProviderArgs),
     /// Show what is configured, and where each value comes from
     #[command(after_help = "Examples:\n  alpine config\n  alpine config --json")]
     Config,

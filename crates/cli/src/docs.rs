@@ -120,7 +120,7 @@ pub fn configuration() -> String {
 }
 
 /// The keys of `config.toml`, but for the limits.
-const KEYS: [[&str; 3]; 10] = [
+const KEYS: [[&str; 3]; 16] = [
     [
         "principal",
         "none",
@@ -140,6 +140,36 @@ const KEYS: [[&str; 3]; 10] = [
         "[provider] default",
         "local",
         "the provider without `--provider`",
+    ],
+    [
+        "[providers.NAME] kind",
+        "-",
+        "a provider that is not compiled in: \"dylib\" or \"exec\"; only this file and `alpine provider add` name one",
+    ],
+    [
+        "[providers.NAME] path",
+        "-",
+        "its absolute path, without links; nothing on it may be writable by others",
+    ],
+    [
+        "[providers.NAME] sha256",
+        "-",
+        "the digest that it is pinned to; a program (\"exec\") may be without",
+    ],
+    [
+        "[providers.NAME] isolation",
+        "process",
+        "\"in-process\" loads a library into alpine itself: its crash is alpine's",
+    ],
+    [
+        "[providers.NAME] env_allow",
+        "none",
+        "your variables that it gets; their values are secrets",
+    ],
+    [
+        "[providers.NAME.config]",
+        "none",
+        "whatever the provider itself understands",
     ],
     ["[agent] default", "none", "the agent without `--agent`"],
     ["[agents.NAME]", "-", "an agent: see [agents](agents.md)"],

@@ -12,6 +12,7 @@ pub mod docs;
 mod log;
 mod output;
 mod parse;
+mod plugin;
 mod program;
 mod progress;
 mod run;

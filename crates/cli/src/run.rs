@@ -2,7 +2,7 @@
 
 use crate::args::Command;
 use crate::commands;
-use crate::config::Variables;
+use crate::config::{Variables, provider_secrets};
 use crate::log;
 use crate::output::{Output, Stream};
 use crate::parse::{self, Asked};
@@ -39,7 +39,8 @@ pub fn main_with(setup: Setup) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let variables = Variables::read();
-    let secrets = variables.secrets();
+    let mut secrets = variables.secrets();
+    secrets.extend(provider_secrets(&variables));
     let mut output = Output::new(json, variables.has("NO_COLOR"), Redactor::new(&secrets));
     if !json {
         output.program = program::name(&setup, &variables);
@@ -100,6 +101,7 @@ fn run(work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
         Command::Audit(args) => commands::audit::run(&work, &args),
         Command::Stats(args) => commands::stats::run(&work, &args),
         Command::Ledger(args) => commands::ledger::run(&work, &args.command),
+        Command::Provider(args) => commands::provider::run(&work, &args.command),
         Command::Config => commands::config::run(&work),
         Command::Completions(args) => commands::completions::run(&work, &args),
     }

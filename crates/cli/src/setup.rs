@@ -1,6 +1,6 @@
 //! What a program that embeds the command line brings along: its providers, and where time comes from.
 
-use crate::config::{Config, Variables, for_git, for_sandboxes, home};
+use crate::config::{Config, LOCAL, Variables, for_git, for_sandboxes, home};
 use alpine_git::{Git, GitConfig};
 use alpine_ledger::{SystemClock, WrapFile};
 use alpine_lifecycle::{Env, ErrorCode, Failure, Providers, Tips};
@@ -80,9 +80,15 @@ impl ProviderSetup {
 }
 
 impl Setup {
+    /// The names of the providers that are compiled in.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let others = self.providers.iter().map(|(name, _)| *name);
+        std::iter::once(LOCAL).chain(others.filter(|name| *name != LOCAL))
+    }
+
     /// Every provider, by name.
     pub(crate) fn providers(&self, with: &ProviderSetup) -> Result<Providers, Failure> {
-        let mut providers = Providers::default().with("local", local(with)?);
+        let mut providers = Providers::default().with(LOCAL, local(with)?);
         for (name, make) in &self.providers {
             providers = providers.with(name, make(with)?);
         }
@@ -102,7 +108,7 @@ impl Setup {
             .find(|(known, _)| *known == name);
         match compiled_in {
             Some((_, make)) => make(with).map(Some),
-            None if name == "local" => local(with).map(Some),
+            None if name == LOCAL => local(with).map(Some),
             None => Ok(None),
         }
     }

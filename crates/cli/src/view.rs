@@ -4,6 +4,7 @@ mod audit;
 mod events;
 mod ledger;
 mod ops;
+mod provider;
 mod reconcile;
 mod stats;
 mod status;
@@ -14,6 +15,9 @@ pub(crate) use ledger::{
     BackupDocument, CheckDocument, CompactDocument, ExportDocument, ImportDocument, RepairDocument,
 };
 pub(crate) use ops::{OpsDocument, state_name};
+pub(crate) use provider::{
+    AddedDocument, InspectedDocument, ProviderDocument, ProvidersDocument, RemovedDocument,
+};
 pub(crate) use reconcile::ReconcileDocument;
 pub(crate) use stats::{Outcomes, StatsDocument};
 pub(crate) use status::{ObservedDocument, StatusDocument};
@@ -262,7 +266,7 @@ fn next(id: &str, state: State, destroy_pending: bool, url: Option<&str>) -> Opt
 }
 
 /// A value whose texts hold no secret; digests are no free text.
-fn redacted(value: &Value, redactor: &Redactor) -> Value {
+pub(crate) fn redacted(value: &Value, redactor: &Redactor) -> Value {
     match value {
         Value::String(text) => Value::String(redactor.redact(text)),
         Value::Array(items) => items.iter().map(|item| redacted(item, redactor)).collect(),

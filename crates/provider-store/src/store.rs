@@ -166,7 +166,7 @@ impl Locked {
     }
 
     /// Removes what is named like a digest and is not pinned. What can't be removed harms nobody.
-    fn sweep(&self, pins: &[Pin]) {
+    pub fn sweep(&self, pins: &[Pin]) {
         let pinned: BTreeSet<&OsStr> = pins.iter().filter_map(|pin| pin.path.file_name()).collect();
         let is_digest = |name: &OsStr| {
             name.len() == 64 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit)

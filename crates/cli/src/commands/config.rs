@@ -1,7 +1,7 @@
 //! `config`: what is in force, and where each value came from. Secrets are only ever `set` or `not set`.
 
-use crate::config::{Config, Origin, Setting, Variables};
-use crate::view::{ConfigDocument, SettingDocument, VERSION};
+use crate::config::{Config, Origin, ProviderTable, Setting, Variables, is_secret, store};
+use crate::view::{ConfigDocument, SettingDocument, VERSION, redacted};
 use crate::work::Work;
 use alpine_lifecycle::{Failure, Limits};
 use serde::Serialize;
@@ -26,8 +26,9 @@ pub(crate) fn run(work: &Work) -> Result<u8, Failure> {
     let settings = settings(&config, &work.variables);
     if work.output.json {
         let settings = settings.into_iter().map(|mut setting| {
-            if let Value::String(text) = &setting.value {
-                setting.value = work.redactor().redact(text).into();
+            // A digest is no free text.
+            if !setting.key.ends_with(".sha256") {
+                setting.value = redacted(&setting.value, work.redactor());
             }
             setting
         });
@@ -54,6 +55,10 @@ fn settings(config: &Config, variables: &Variables) -> Vec<SettingDocument> {
             .join("config.toml")
             .to_string_lossy()
             .into_owned(),
+        pins: store(&config.home.value)
+            .pins()
+            .to_string_lossy()
+            .into_owned(),
         settings: Vec::new(),
     };
     all.own(config);
@@ -64,6 +69,9 @@ fn settings(config: &Config, variables: &Variables) -> Vec<SettingDocument> {
             all.add(&format!("agents.{name}"), json!(value), agent.origin);
         }
     }
+    for (name, provider) in config.providers.iter() {
+        all.provider(name, provider);
+    }
     all.variables(variables);
     all.settings
 }
@@ -71,6 +79,7 @@ fn settings(config: &Config, variables: &Variables) -> Vec<SettingDocument> {
 /// The list as it grows.
 struct List {
     file: String,
+    pins: String,
     settings: Vec<SettingDocument>,
 }
 
@@ -79,6 +88,7 @@ impl List {
         let (origin, source) = match origin {
             Origin::Default => ("default", None),
             Origin::File => ("file", Some(self.file.clone())),
+            Origin::Added => ("file", Some(self.pins.clone())),
             Origin::Variable(name) => ("variable", Some(name.to_owned())),
         };
         self.settings.push(SettingDocument {
@@ -130,6 +140,25 @@ impl List {
         self.add("limits.tries", json!(limits.tries), origin("tries"));
     }
 
+    /// What is set of a provider; what is not is as the documentation has it.
+    fn provider(&mut self, name: &str, provider: &ProviderTable) {
+        let key = |key: &str| format!("providers.{name}.{key}");
+        if let Some(file) = &provider.file {
+            self.add(&key("kind"), json!(file.value.kind), file.origin);
+            let path = file.value.path.to_string_lossy();
+            self.add(&key("path"), json!(path), file.origin);
+            self.add(&key("sha256"), json!(file.value.sha256), file.origin);
+        }
+        let isolation = provider.isolation.map_or(Origin::Default, |_| Origin::File);
+        self.add(&key("isolation"), json!(provider.isolation()), isolation);
+        if !provider.env_allow.is_empty() {
+            self.add(&key("env_allow"), json!(provider.env_allow), Origin::File);
+        }
+        if let Some(config) = &provider.config {
+            self.add(&key("config"), masked(config), Origin::File);
+        }
+    }
+
     fn variables(&mut self, variables: &Variables) {
         for name in SECRET {
             let value = if variables.has(name) {
@@ -142,6 +171,25 @@ impl List {
         for name in SHOWN {
             self.add(name, json!(variables.lenient(name)), Origin::Variable(name));
         }
+    }
+}
+
+/// The value without what a key says is secret: it may be short, and the redactor does not look for short ones.
+fn masked(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| {
+                let value = if is_secret(key) {
+                    json!("set")
+                } else {
+                    masked(value)
+                };
+                (key.clone(), value)
+            })
+            .collect(),
+        Value::Array(items) => items.iter().map(masked).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
 }
 

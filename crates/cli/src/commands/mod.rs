@@ -11,6 +11,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod open;
 pub(crate) mod ops;
+pub(crate) mod provider;
 pub(crate) mod reconcile;
 pub(crate) mod stats;
 pub(crate) mod status;

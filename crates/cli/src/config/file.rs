@@ -1,6 +1,7 @@
 //! `config.toml`: what it may say, and what must be true of the file before it is believed.
 
 use super::Origin;
+use super::providers::ProviderTables;
 use super::table::{Source, Table};
 use crate::agents::Agents;
 use alpine_lifecycle::{ErrorCode, Failure, Limits, quoted};
@@ -31,15 +32,20 @@ pub(crate) struct FileSettings {
     pub(super) browser_open: Option<bool>,
 }
 
-/// Reads the file, if there is one; its agents are added to those that are built in.
-pub(crate) fn read(path: &Path, agents: &mut Agents) -> Result<FileSettings, Failure> {
+/// Reads the file, if there is one; its agents and providers are added to those that are known.
+pub(crate) fn read(
+    path: &Path,
+    agents: &mut Agents,
+    providers: &mut ProviderTables,
+) -> Result<FileSettings, Failure> {
     match text(path)? {
-        Some(text) => parse(Source { path, text: &text }, agents),
+        Some(text) => parse(Source { path, text: &text }, agents, providers),
         None => Ok(FileSettings::default()),
     }
 }
 
-fn text(path: &Path) -> Result<Option<String>, Failure> {
+/// The text of a file of configuration, if there is one that is fit to be believed.
+pub(super) fn text(path: &Path) -> Result<Option<String>, Failure> {
     // Without `NONBLOCK`, opening a named pipe would wait for its other end.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -79,7 +85,11 @@ fn refuse(path: &Path, why: &str, command: &str) -> Failure {
         .next(format!("{command} {}", quoted(&shown)))
 }
 
-fn parse(source: Source<'_>, agents: &mut Agents) -> Result<FileSettings, Failure> {
+fn parse(
+    source: Source<'_>,
+    agents: &mut Agents,
+    providers: &mut ProviderTables,
+) -> Result<FileSettings, Failure> {
     let mut top = source.parse()?;
     let mut settings = FileSettings::default();
     if let Some((principal, at)) = top.text_at("principal")? {
@@ -113,6 +123,9 @@ fn parse(source: Source<'_>, agents: &mut Agents) -> Result<FileSettings, Failur
         settings.provider = table.text("default")?;
         table.finish()?;
     }
+    if let Some(table) = top.table("providers")? {
+        providers.read(table, Origin::File)?;
+    }
     if let Some(mut table) = top.table("browser")? {
         settings.browser_command = table.text("command")?;
         settings.browser_open = table.flag("open")?;
@@ -132,7 +145,7 @@ fn limits(mut table: Table<'_>, settings: &mut FileSettings) -> Result<(), Failu
     table.finish()
 }
 
-fn names(
+pub(super) fn names(
     table: &mut Table<'_>,
     key: &'static str,
     what: &str,
@@ -162,7 +175,7 @@ pub(crate) fn is_variable(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileSettings, is_variable, parse};
+    use super::{FileSettings, ProviderTables, is_variable, parse};
     use crate::agents::Agents;
     use crate::config::Source;
     use proptest::prelude::*;
@@ -176,6 +189,7 @@ mod tests {
                 text,
             },
             &mut agents,
+            &mut ProviderTables::default(),
         )
         .map_err(|failure| failure.cause)
     }

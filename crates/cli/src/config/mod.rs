@@ -3,20 +3,23 @@
 mod environment;
 mod file;
 pub(crate) mod home;
+mod providers;
 mod table;
 mod variables;
 
 pub(crate) use environment::{for_git, for_sandboxes, proxy_secrets};
 pub(crate) use file::is_variable;
+pub(crate) use providers::{LOCAL, ProviderTable, ProviderTables, is_name};
 pub(crate) use table::{Source, Table, duration};
 pub(crate) use variables::{Variables, is_secret};
 
 use crate::agents::Agents;
 use alpine_lifecycle::{Caller, Credentials, ErrorCode, Failure, Limits};
 use alpine_provider_api::Secret;
+use alpine_provider_store::Store;
 use file::FileSettings;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use variables::invalid;
 
@@ -28,12 +31,14 @@ pub(crate) enum Origin {
     Default,
     /// `config.toml`.
     File,
+    /// The pins that `alpine provider add` wrote.
+    Added,
     /// That variable.
     Variable(&'static str),
 }
 
 /// A value, and where it came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting<T> {
     /// The value.
     pub(crate) value: T,
@@ -85,6 +90,8 @@ pub(crate) struct Config {
     pub(crate) pass: Setting<Vec<String>>,
     /// The provider that is taken without `--provider`.
     pub(crate) provider: Setting<String>,
+    /// The providers that are not compiled in.
+    pub(crate) providers: ProviderTables,
     /// The browser's command.
     pub(crate) browser_command: Setting<Option<String>>,
     /// Whether a browser is opened at all.
@@ -99,7 +106,12 @@ impl Config {
         let (home, named) = home::find(variables)?;
         home::check(&home)?;
         let mut agents = Agents::built_in()?;
-        let file = file::read(&home.join("config.toml"), &mut agents)?;
+        let mut providers = ProviderTables::default();
+        let pins = store(&home).pins();
+        if let Some(text) = file::text(&pins)? {
+            providers.read_pins(&pins, &text)?;
+        }
+        let file = file::read(&home.join("config.toml"), &mut agents, &mut providers)?;
         if let Some(path) = variables.get("ALPINE_OPENCODE")? {
             agents.set_opencode(path);
         }
@@ -135,7 +147,8 @@ impl Config {
             agent: Setting::new(file.agent.map(Some), None),
             agents,
             pass: Setting::new(file.pass, Vec::new()),
-            provider: Setting::new(file.provider, "local".to_owned()),
+            provider: Setting::new(file.provider, LOCAL.to_owned()),
+            providers,
             browser_command: Setting::new(file.browser_command.map(Some), None),
             browser_open: Setting::new(file.browser_open, true),
             credentials,
@@ -156,6 +169,25 @@ impl Config {
             admin: self.admin.value,
         })
     }
+}
+
+/// The providers that were added.
+pub(crate) fn store(home: &Path) -> Store {
+    Store::new(home.join("plugins"))
+}
+
+/// What no log may hold of providers that are not compiled in. A configuration that is wrong has none: the command tells.
+pub(crate) fn provider_secrets(variables: &Variables) -> Vec<Secret<String>> {
+    let mentions =
+        |path: PathBuf| matches!(file::text(&path), Ok(Some(text)) if text.contains("providers"));
+    let Ok((home, _)) = home::find(variables) else {
+        return Vec::new();
+    };
+    if !mentions(home.join("config.toml")) && !mentions(store(&home).pins()) {
+        return Vec::new();
+    }
+    let config = Config::load(variables);
+    config.map_or_else(|_| Vec::new(), |config| config.providers.secrets(variables))
 }
 
 fn variable<T>(name: &'static str, value: T) -> Setting<T> {

@@ -1,6 +1,7 @@
 //! Reads a TOML table key by key, so that each mistake is told with its file, line and key.
 
 use alpine_lifecycle::{ErrorCode, Failure};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -27,7 +28,7 @@ impl<'a> Source<'a> {
             let at = error.span().unwrap_or(0..0);
             self.wrong(&at, &error.message().lines().collect::<Vec<_>>().join("; "))
         })?;
-        Ok(Table::new(self, String::new(), parsed.into_inner()))
+        Ok(Table::new(self, String::new(), 0..0, parsed.into_inner()))
     }
 
     fn wrong(self, at: &Range<usize>, what: &str) -> Failure {
@@ -50,12 +51,14 @@ impl<'a> Source<'a> {
 pub(crate) struct Table<'a> {
     source: Source<'a>,
     name: String,
+    /// Where its own key stands.
+    at: Range<usize>,
     keys: BTreeMap<String, (Range<usize>, Spanned<DeValue<'a>>)>,
     known: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
-    fn new(source: Source<'a>, name: String, table: DeTable<'a>) -> Self {
+    fn new(source: Source<'a>, name: String, at: Range<usize>, table: DeTable<'a>) -> Self {
         let keys = table.into_iter().map(|(key, value)| {
             let at = key.span();
             (key.into_inner().into_owned(), (at, value))
@@ -63,6 +66,7 @@ impl<'a> Table<'a> {
         Self {
             source,
             name,
+            at,
             keys: keys.collect(),
             known: Vec::new(),
         }
@@ -80,6 +84,12 @@ impl<'a> Table<'a> {
     pub(crate) fn refuse(&self, key: &str, at: &Range<usize>, what: &str) -> Failure {
         self.source
             .wrong(at, &format!("`{}` {what}", self.full(key)))
+    }
+
+    /// Something about the table itself that is wrong.
+    pub(crate) fn refuse_whole(&self, what: &str) -> Failure {
+        self.source
+            .wrong(&self.at, &format!("`{}` {what}", self.name))
     }
 
     fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'a>>> {
@@ -193,14 +203,28 @@ impl<'a> Table<'a> {
         let Some(value) = self.take(key) else {
             return Ok(None);
         };
-        self.inner(key, value).map(Some)
+        let at = value.span();
+        self.inner(key, at, value).map(Some)
+    }
+
+    /// A table of whatever somebody else understands, as JSON.
+    pub(crate) fn json(&mut self, key: &'static str) -> Result<Option<Value>, Failure> {
+        let Some(value) = self.take(key) else {
+            return Ok(None);
+        };
+        if !value.get_ref().is_table() {
+            return Err(self.mismatch(key, &value, "a table"));
+        }
+        json(&value)
+            .map(Some)
+            .map_err(|at| self.refuse(key, &at, "holds a number that JSON does not have"))
     }
 
     /// Every key that is left, each of which has to be a table.
     pub(crate) fn tables(&mut self) -> Result<Vec<(String, Table<'a>)>, Failure> {
         let left = std::mem::take(&mut self.keys);
-        let table = |(key, (_, value)): (String, (Range<usize>, _))| {
-            self.inner(&key, value).map(|inner| (key, inner))
+        let table = |(key, (at, value)): (String, (Range<usize>, _))| {
+            self.inner(&key, at, value).map(|inner| (key, inner))
         };
         left.into_iter().map(table).collect()
     }
@@ -218,18 +242,23 @@ impl<'a> Table<'a> {
         left.into_iter().map(text).collect()
     }
 
-    fn inner(&self, key: &str, value: Spanned<DeValue<'a>>) -> Result<Table<'a>, Failure> {
+    fn inner(
+        &self,
+        key: &str,
+        at: Range<usize>,
+        value: Spanned<DeValue<'a>>,
+    ) -> Result<Table<'a>, Failure> {
         if !value.get_ref().is_table() {
             return Err(self.mismatch(key, &value, "a table"));
         }
         match value.into_inner() {
-            DeValue::Table(table) => Ok(Table::new(self.source, self.full(key), table)),
+            DeValue::Table(table) => Ok(Table::new(self.source, self.full(key), at, table)),
             DeValue::String(_)
             | DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
             | DeValue::Datetime(_)
-            | DeValue::Array(_) => Ok(Table::new(self.source, self.full(key), DeTable::new())),
+            | DeValue::Array(_) => Ok(Table::new(self.source, self.full(key), at, DeTable::new())),
         }
     }
 
@@ -252,6 +281,34 @@ impl<'a> Table<'a> {
                 ))
             }
         }
+    }
+}
+
+/// A value as JSON; a time is its text. Where there is a number that JSON does not have, the place of it.
+fn json(value: &Spanned<DeValue<'_>>) -> Result<Value, Range<usize>> {
+    let number = |number: Option<serde_json::Number>| number.map(Value::from).ok_or(value.span());
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text.as_ref().into()),
+        DeValue::Boolean(flag) => Ok((*flag).into()),
+        DeValue::Datetime(time) => Ok(time.to_string().into()),
+        DeValue::Integer(integer) => number(
+            i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix())
+                .ok()
+                .map(Into::into),
+        ),
+        DeValue::Float(float) => number(
+            float
+                .as_str()
+                .replace('_', "")
+                .parse()
+                .ok()
+                .and_then(serde_json::Number::from_f64),
+        ),
+        DeValue::Array(items) => items.iter().map(json).collect(),
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(key, value)| Ok((key.get_ref().to_string(), json(value)?)))
+            .collect(),
     }
 }
 
