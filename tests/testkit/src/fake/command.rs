@@ -1,5 +1,6 @@
 //! The commands that the fake knows, run in this process, and its logs.
 
+use super::process;
 use super::store::{Run, Store};
 use super::work::{Reply, not_found};
 use alpine_provider_api::{
@@ -19,6 +20,7 @@ pub(super) async fn run(
     request: &ExecRequest,
     mut input: mpsc::Receiver<ExecInput>,
     workspace: &Path,
+    store: &Store,
 ) -> Reply<ExecReply> {
     let words: Vec<&str> = request.argv.iter().map(String::as_str).collect();
     match words.as_slice() {
@@ -48,6 +50,9 @@ pub(super) async fn run(
                 () = tokio::time::sleep(Duration::from_secs_f64(seconds)) => Ok(ExecReply::Exited(0)),
                 signal = signal(&mut input) => Ok(ExecReply::Signalled(signal)),
             }
+        }
+        [program, ..] if !program.is_empty() && store.lock().is_real() => {
+            process::run(call, request, input, workspace).await
         }
         _ => Err(ProviderError::new(
             ErrorKind::InvalidArgument,

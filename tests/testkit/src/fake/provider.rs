@@ -3,6 +3,7 @@
 use super::command;
 use super::judge::{Judge, public, shortened};
 use super::look::{inspect, list, open_agent, running_workspace};
+use super::real;
 use super::store::{CallLine, Locked, Store};
 use super::types::{Fault, KillPoint, Outcome};
 use super::work::{Extent, Reply, half_done, isolation};
@@ -57,6 +58,21 @@ impl FakeProvider {
             Extent::Whole | Extent::Unseen | Extent::Lie => Ok(commit.clone()),
         };
         self.run(&judge, &serde_json::json!({}), work).await
+    }
+
+    /// The same, but its work is real: it checks out real repositories, runs real commands, ends real processes, and keeps
+    /// whole workspaces. That holds for everybody who opens the directory from then on.
+    ///
+    /// It serves no page and no agent, and says so.
+    #[must_use]
+    pub fn real(directory: impl Into<PathBuf>) -> Self {
+        let fake = Self::new(directory);
+        fake.store.make_real();
+        fake
+    }
+
+    fn is_real(&self) -> bool {
+        self.store.lock().is_real()
     }
 
     /// Runs one call: records it, judges it, lets its fault strike, and records how it ended.
@@ -245,7 +261,13 @@ impl SandboxProvider for FakeProvider {
         let work = async |extent| match extent {
             Extent::Half => Err(half_done()),
             Extent::Whole | Extent::Unseen | Extent::Lie => {
-                Ok(DescribeReply::new("fake", "1.0.0", isolation()))
+                let mut reply = DescribeReply::new("fake", "1.0.0", isolation());
+                if self.is_real() {
+                    let served = [Feature::ServeProcess, Feature::ServePage];
+                    let is_served = |name: &String| served.iter().any(|one| one.as_str() == name);
+                    reply.features.retain(|name| !is_served(name));
+                }
+                Ok(reply)
             }
         };
         self.run(&judge, &serde_json::json!({}), work).await
@@ -259,12 +281,22 @@ impl SandboxProvider for FakeProvider {
 
     async fn sync_repo(&self, call: &Call, request: SyncRepoRequest) -> Reply<SyncRepoReply> {
         let id = &request.sandbox_id;
+        if self.is_real() {
+            let judge = judge("sync_repo", call, Some(id));
+            let work = |extent| real::sync_repo(&judge, &self.store, extent, &request);
+            return self.run(&judge, &request, work).await;
+        }
         self.guarded("sync_repo", call, id, &request, Judge::sync_repo)
             .await
     }
 
     async fn install(&self, call: &Call, request: InstallRequest) -> Reply<InstallReply> {
         let id = &request.sandbox_id;
+        if self.is_real() {
+            let judge = judge("install", call, Some(id));
+            let work = |extent| real::install(&judge, &self.store, extent, &request);
+            return self.run(&judge, &request, work).await;
+        }
         self.guarded("install", call, id, &request, Judge::install)
             .await
     }
@@ -304,7 +336,7 @@ impl SandboxProvider for FakeProvider {
                 return Err(half_done());
             }
             let workspace = running_workspace(&self.store.lock(), &request.sandbox_id)?;
-            command::run(call, &request, input, &workspace).await
+            command::run(call, &request, input, &workspace, &self.store).await
         };
         self.run(&judge, &request, work).await
     }
@@ -322,6 +354,11 @@ impl SandboxProvider for FakeProvider {
 
     async fn stop(&self, call: &Call, request: StopRequest) -> Reply<StopReply> {
         let id = &request.sandbox_id;
+        if self.is_real() {
+            let judge = judge("stop", call, Some(id));
+            let work = |extent| real::stop(&judge, &self.store, extent, &request);
+            return self.run(&judge, &request, work).await;
+        }
         self.guarded("stop", call, id, &request, Judge::stop).await
     }
 
@@ -352,6 +389,10 @@ impl SandboxProvider for FakeProvider {
 
     async fn destroy(&self, call: &Call, request: DestroyRequest) -> Reply<DestroyReply> {
         let id = &request.sandbox_id;
+        if self.is_real() {
+            let judge = judge("destroy", call, Some(id));
+            real::end_all(&judge, &self.store, id).await?;
+        }
         self.guarded("destroy", call, id, &request, Judge::destroy)
             .await
     }

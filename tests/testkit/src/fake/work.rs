@@ -71,7 +71,7 @@ impl Judge<'_> {
     }
 
     /// A sandbox that runs and has its storage.
-    fn enter_running(&self, store: &Locked, id: &SandboxId) -> Reply<Sandbox> {
+    pub(super) fn enter_running(&self, store: &Locked, id: &SandboxId) -> Reply<Sandbox> {
         let sandbox = self.enter(store, id)?;
         if sandbox.lost {
             return Err(not_found(id));
@@ -95,7 +95,10 @@ impl Judge<'_> {
     ) -> Reply<ProvisionReply> {
         let id = request.sandbox_id.as_str();
         if store.tombstone(id).is_none() && store.sandbox(id).is_none() {
-            store.keep_sandbox(&fresh(request, self.meta.fence));
+            let mut sandbox = fresh(request, self.meta.fence);
+            // Where the work is real, the caller is a test of the provider, which gives up what it made.
+            sandbox.loss_allowed = store.is_real();
+            store.keep_sandbox(&sandbox);
         }
         let mut sandbox = self.enter(store, &request.sandbox_id)?;
         let same = sandbox.ledger_id == request.ledger_id
@@ -218,6 +221,10 @@ impl Judge<'_> {
         let id = request.sandbox_id.as_str();
         let url = match request.agent.serve {
             Serve::None => None,
+            Serve::Page | Serve::Process(_) if store.is_real() => {
+                let text = "the fake serves nothing where its work is real";
+                return Err(ProviderError::new(ErrorKind::Unsupported, text));
+            }
             Serve::Page | Serve::Process(_) => Some(format!("http://127.0.0.1:9/{id}")),
         };
         sandbox.agent = Some(Agent {

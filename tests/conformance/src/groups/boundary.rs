@@ -1,0 +1,461 @@
+//! The boundary to a provider that is not compiled in: what it makes of frames, good and bad.
+
+use crate::bench::Bench;
+use crate::called::{Checking, broken, same, skip};
+use crate::catalogue::{Check, check};
+use crate::sandbox::Sandbox;
+use crate::wire::*;
+use alpine_provider_api::{ErrorKind, Method};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(crate) const CHECKS: &[Check] = &[
+    check!(
+        Boundary,
+        "boundary.hello",
+        "a provider answers HELLO with its own, whose magic and range of versions fit, and OPEN with READY",
+        hello
+    ),
+    check!(
+        Boundary,
+        "boundary.range",
+        "a host whose range of versions, or whose magic, does not fit is refused with an error, and nothing is opened",
+        range
+    ),
+    check!(
+        Boundary,
+        "boundary.configuration",
+        "a configuration that is no JSON is refused with an error",
+        configuration
+    ),
+    check!(
+        Boundary,
+        "boundary.second_open",
+        "a second OPEN is refused with an error",
+        second_open
+    ),
+    check!(
+        Boundary,
+        "boundary.unknown_method",
+        "a method that it does not know answers `unsupported`, once, and the provider goes on",
+        unknown_method
+    ),
+    check!(
+        Boundary,
+        "boundary.unknown_kind",
+        "a frame of a kind that it does not know does no harm: it is left out, or the wire ends with an error",
+        unknown_kind
+    ),
+    check!(
+        Boundary,
+        "boundary.garbage",
+        "a call that is no JSON answers `invalid_argument`, once, and the provider goes on",
+        garbage
+    ),
+    check!(
+        Boundary,
+        "boundary.too_large",
+        "a frame over the limit is refused with an error, before its bytes are there",
+        too_large
+    ),
+    check!(
+        Boundary,
+        "boundary.events_first",
+        "the events of a call are in order and precede its answer, and nothing follows it",
+        events_first
+    ),
+    check!(
+        Boundary,
+        "boundary.cancel",
+        "a call is answered exactly once, also after CANCEL",
+        cancel
+    ),
+    check!(
+        Boundary,
+        "boundary.ping",
+        "PING is answered with PONG, also while a call runs",
+        ping
+    ),
+    check!(
+        Boundary,
+        "boundary.credit",
+        "a stream stops where its credit ends and goes on when more is granted; it stalls itself alone",
+        credit
+    ),
+    check!(
+        Boundary,
+        "boundary.stdout",
+        "nothing but descriptor 3 speaks: standard output stays empty",
+        stdout
+    ),
+    check!(
+        Boundary,
+        "boundary.end",
+        "a provider's process ends with its host's end of the wire, also while a call runs",
+        end
+    ),
+];
+
+const CREDIT: usize = 256 * 1024;
+const CHUNK: usize = 64 * 1024;
+
+async fn talk<'b>(bench: &'b Bench<'_>) -> Checking<Talk<'b>> {
+    let Some(wire) = bench.shared.subject.wire().await else {
+        let reach = bench.shared.subject.reach().as_str();
+        return skip(format!("there is no wire: it is {reach}"));
+    };
+    Talk::begin(wire, &bench.trace).or_else(|error| broken("a wire", error.to_string()))
+}
+
+async fn ready<'b>(bench: &'b Bench<'_>) -> Checking<Talk<'b>> {
+    let mut talk = talk(bench).await?;
+    talk.ready().await?;
+    Ok(talk)
+}
+
+fn request(bench: &Bench<'_>, request: &impl Serialize) -> Vec<u8> {
+    let meta = json!({
+        "operation_id": format!("op_{}", bench.shared.run),
+        "fence": 7, "attempt": 1, "deadline_ms": 60_000,
+    });
+    json!({ "meta": meta, "request": request })
+        .to_string()
+        .into_bytes()
+}
+
+/// Calls, and gives the answer: OK with its reply, or the kind of the error.
+async fn answer(talk: &mut Talk<'_>, call: u64) -> Checking<Result<Value, String>> {
+    loop {
+        let Some(frame) = talk.hear().await? else {
+            return broken(format!("an answer to call {call}"), "the end");
+        };
+        match (frame.call == call, frame.kind) {
+            (true, OK) => {
+                return Ok(Ok(
+                    serde_json::from_slice(&frame.payload).unwrap_or_default()
+                ));
+            }
+            (true, ERR) => return Ok(Err(kind_of(&frame))),
+            (_, EVENT) => {}
+            _ => return broken(format!("an answer to call {call}"), format!("{frame:?}")),
+        }
+    }
+}
+
+/// What kind of failure an ERR tells: its text says so, or its code.
+fn kind_of(frame: &Frame) -> String {
+    let value: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+    match value["kind"].as_str() {
+        Some(kind) => kind.to_owned(),
+        None => {
+            let at = usize::try_from(frame.code).unwrap_or(usize::MAX);
+            let kind = at.checked_sub(1).and_then(|at| ErrorKind::ALL.get(at));
+            kind.copied()
+                .unwrap_or(ErrorKind::Unknown)
+                .as_str()
+                .to_owned()
+        }
+    }
+}
+
+/// The provider still answers, and nothing else came before that.
+async fn goes_on(talk: &mut Talk<'_>, code: u32) -> Checking {
+    talk.say(0, PING, code, &[]).await;
+    let pong = talk
+        .expect(PONG, "PING is answered with PONG, and nothing precedes it")
+        .await?;
+    same("the code of PONG", &code, &pong.code)
+}
+
+/// The wire ends with an error of call 0, or ends.
+async fn refuses(talk: &mut Talk<'_>, what: &str) -> Checking {
+    loop {
+        match talk.hear().await? {
+            Some(frame) if frame.kind == HELLO => {}
+            Some(frame) if frame.kind == ERR && frame.call == 0 => return Ok(()),
+            Some(frame) => return broken(what, format!("a frame of kind {}", frame.kind)),
+            None => return broken(what, "the end without an error"),
+        }
+    }
+}
+
+async fn hello(bench: &Bench<'_>) -> Checking {
+    let mut talk = talk(bench).await?;
+    talk.greet("ALPNPRV1", 1, 1).await;
+    let hello = talk.expect(HELLO, "HELLO is answered with HELLO").await?;
+    let hello: Value = serde_json::from_slice(&hello.payload).unwrap_or_default();
+    same("the magic", &Some("ALPNPRV1"), &hello["magic"].as_str())?;
+    match (hello["abi_min"].as_u64(), hello["abi_max"].as_u64()) {
+        (Some(0..=1), Some(1..)) => {}
+        found => return broken("a range of versions that holds 1", format!("{found:?}")),
+    }
+    talk.open().await;
+    talk.expect(READY, "OPEN is answered with READY").await?;
+    goes_on(&mut talk, 3).await
+}
+
+async fn range(bench: &Bench<'_>) -> Checking {
+    for (magic, min, max) in [("ALPNPRV1", 900, 901), ("SOMEBODY", 1, 1)] {
+        let mut talk = talk(bench).await?;
+        talk.greet(magic, min, max).await;
+        talk.open().await;
+        refuses(
+            &mut talk,
+            "a greeting that does not fit is refused with an error",
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn configuration(bench: &Bench<'_>) -> Checking {
+    let mut talk = talk(bench).await?;
+    talk.greet("ALPNPRV1", 1, 1).await;
+    talk.say(0, OPEN, 0, b"{\"config\": ").await;
+    refuses(&mut talk, "it is refused with an error").await
+}
+
+async fn second_open(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    talk.open().await;
+    refuses(&mut talk, "it is refused with an error").await
+}
+
+async fn unknown_method(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    for (call, method) in [(1, 9999), (2, 0)] {
+        talk.say(call, CALL, method, &request(bench, &json!({})))
+            .await;
+        let found = answer(&mut talk, call).await?;
+        same("the answer", &Err("unsupported".to_owned()), &found)?;
+    }
+    goes_on(&mut talk, 1).await
+}
+
+async fn unknown_kind(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    talk.say(0, 77, 5, b"of a later version").await;
+    talk.say(0, PING, 9, &[]).await;
+    match talk.hear().await? {
+        Some(frame) if frame.kind == PONG => Ok(()),
+        Some(frame) if frame.kind == ERR && frame.call == 0 => Ok(()),
+        other => broken("PONG, or an error of the wire", format!("{other:?}")),
+    }
+}
+
+async fn garbage(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let calls = [
+        &b""[..],
+        b"\xff\xfe",
+        b"[]",
+        b"{\"meta\":{}}",
+        b"{\"request\":{}}",
+    ];
+    for (call, payload) in (1..).zip(calls) {
+        talk.say(call, CALL, Method::Inspect.id(), payload).await;
+        let found = answer(&mut talk, call).await?;
+        same("the answer", &Err("invalid_argument".to_owned()), &found)?;
+    }
+    goes_on(&mut talk, 1).await
+}
+
+async fn too_large(bench: &Bench<'_>) -> Checking {
+    for len in [u32::MAX, (1 << 20) + 1] {
+        let mut talk = ready(bench).await?;
+        let bytes = header(1, CALL, Method::Inspect.id(), len);
+        talk.say_bytes(&bytes).await;
+        match talk.hear().await? {
+            Some(frame) if frame.kind == ERR => {}
+            other => return broken("an error", format!("{other:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// A sandbox that was made over this wire.
+async fn made<'b>(bench: &'b Bench<'_>, talk: &mut Talk<'_>) -> Checking<Sandbox<'b>> {
+    let sandbox = bench.sandbox()?;
+    let payload = request(bench, &sandbox.provision_request());
+    talk.say(1000, CALL, Method::Provision.id(), &payload).await;
+    match answer(talk, 1000).await? {
+        Ok(_) => Ok(sandbox),
+        Err(kind) => broken("provision makes the sandbox", kind),
+    }
+}
+
+async fn run(talk: &mut Talk<'_>, sandbox: &Sandbox<'_>, call: u64, script: &str) {
+    let payload = request(sandbox.bench, &sandbox.exec_request(&["sh", "-c", script]));
+    talk.say(call, CALL, Method::Exec.id(), &payload).await;
+}
+
+async fn events_first(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let sandbox = made(bench, &mut talk).await?;
+    run(
+        &mut talk,
+        &sandbox,
+        5,
+        "i=0; while [ $i -lt 100 ]; do echo $i; i=$((i + 1)); done",
+    )
+    .await;
+    let mut text = Vec::new();
+    loop {
+        match talk.hear().await? {
+            Some(frame) if (frame.call, frame.kind, frame.code) == (5, EVENT, 2) => {
+                text.extend_from_slice(&frame.payload);
+            }
+            Some(frame) if (frame.call, frame.kind) == (5, OK) => break,
+            other => return broken("output, then the answer", format!("{other:?}")),
+        }
+    }
+    let expected: String = (0..100).map(|i| format!("{i}\n")).collect();
+    same(
+        "the output",
+        &expected.as_str(),
+        &String::from_utf8_lossy(&text).as_ref(),
+    )?;
+    goes_on(&mut talk, 1).await
+}
+
+async fn cancel(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let sandbox = made(bench, &mut talk).await?;
+    run(&mut talk, &sandbox, 5, "echo begun; sleep 600").await;
+    talk.expect(EVENT, "the command's output").await?;
+    talk.say(5, CANCEL, 1, &[]).await;
+    answer(&mut talk, 5)
+        .await?
+        .map_or(Ok(()), |_| broken("an error", "a reply"))?;
+    // Late news of a call that was answered changes nothing.
+    talk.say(5, CANCEL, 1, &[]).await;
+    talk.say(5, GRANT, 4096, &[]).await;
+    talk.say(6, CANCEL, 1, &[]).await;
+    goes_on(&mut talk, 1).await?;
+    match talk.hear_within(Duration::from_millis(200)).await? {
+        Heard::Nothing => Ok(()),
+        Heard::Frame(frame) if frame.kind == LOG => Ok(()),
+        other @ (Heard::Frame(_) | Heard::End) => {
+            broken("exactly one answer", format!("another: {other:?}"))
+        }
+    }
+}
+
+async fn ping(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let sandbox = made(bench, &mut talk).await?;
+    goes_on(&mut talk, 1).await?;
+    run(&mut talk, &sandbox, 5, "echo begun; sleep 600").await;
+    talk.expect(EVENT, "the command's output").await?;
+    for code in [2, u32::MAX] {
+        goes_on(&mut talk, code).await?;
+    }
+    Ok(())
+}
+
+async fn credit(bench: &Bench<'_>) -> Checking {
+    const SIZE: usize = 1 << 20;
+    let mut talk = ready(bench).await?;
+    let sandbox = made(bench, &mut talk).await?;
+    run(&mut talk, &sandbox, 5, &format!("head -c {SIZE} /dev/zero")).await;
+    let (mut arrived, mut allowed) = (0, CREDIT);
+    loop {
+        match talk.hear_within(Duration::from_millis(300)).await? {
+            Heard::Frame(frame) if frame.kind == LOG => {}
+            Heard::Frame(frame) if (frame.call, frame.kind) == (5, EVENT) => {
+                arrived += frame.payload.len();
+                if frame.payload.len() > CHUNK || arrived > allowed {
+                    let found =
+                        format!("{arrived} bytes, the last {} of them", frame.payload.len());
+                    return broken(format!("at most {allowed}, {CHUNK} at once"), found);
+                }
+            }
+            Heard::Frame(frame) if (frame.call, frame.kind) == (5, OK) => break,
+            Heard::Nothing if arrived < allowed / 2 => {
+                return broken(format!("about {allowed} bytes"), format!("{arrived}"));
+            }
+            Heard::Nothing => {
+                goes_on(&mut talk, 1).await?;
+                talk.say(5, GRANT, u32::try_from(CREDIT).unwrap_or(0), &[])
+                    .await;
+                allowed += CREDIT;
+            }
+            other @ (Heard::Frame(_) | Heard::End) => {
+                return broken("output", format!("{other:?}"));
+            }
+        }
+    }
+    same("how much arrives", &SIZE, &arrived)
+}
+
+async fn stdout(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let sandbox = made(bench, &mut talk).await?;
+    run(&mut talk, &sandbox, 5, "echo out; echo err >&2").await;
+    answer(&mut talk, 5)
+        .await?
+        .or_else(|kind| broken("a reply", kind))?;
+    let printed = talk.printed(Duration::from_secs(5)).await;
+    same(
+        "what it printed",
+        &"",
+        &String::from_utf8_lossy(&printed).as_ref(),
+    )
+}
+
+async fn end(bench: &Bench<'_>) -> Checking {
+    for busy in [false, true] {
+        let mut talk = ready(bench).await?;
+        if busy {
+            let sandbox = made(bench, &mut talk).await?;
+            run(&mut talk, &sandbox, 5, "echo begun; sleep 600").await;
+            talk.expect(EVENT, "the command's output").await?;
+        }
+        if !talk.hang_up(Duration::from_secs(5)).await {
+            let state = if busy { "busy" } else { "idle" };
+            return broken(
+                "its process ends within 5 s",
+                format!("the {state} one does not"),
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn missing_field(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let whole = json!({ "sandbox_id": "x", "ledger_id": "l", "session_id": "s", "allow_unsandboxed": true });
+    for (call, field) in (1..).zip(["sandbox_id", "ledger_id", "session_id"]) {
+        let mut lacking = whole.clone();
+        if let Some(fields) = lacking.as_object_mut() {
+            fields.remove(field);
+        }
+        let payload = request(bench, &lacking);
+        talk.say(call, CALL, Method::Provision.id(), &payload).await;
+        let found = answer(&mut talk, call).await?;
+        same(
+            &format!("the answer without `{field}`"),
+            &Err("invalid_argument".to_owned()),
+            &found,
+        )?;
+    }
+    goes_on(&mut talk, 1).await
+}
+
+pub(crate) async fn unknown_field(bench: &Bench<'_>) -> Checking {
+    let mut talk = ready(bench).await?;
+    let sandbox = bench.sandbox()?;
+    let mut asked = serde_json::to_value(sandbox.provision_request()).unwrap_or_default();
+    asked["of_a_later_version"] = json!({ "deep": [1, null] });
+    talk.say(1, CALL, Method::Provision.id(), &request(bench, &asked))
+        .await;
+    match answer(&mut talk, 1).await? {
+        Ok(_) => {
+            sandbox
+                .is(alpine_provider_api::SandboxState::Running, "after that")
+                .await
+        }
+        Err(kind) => broken("provision ignores it and makes the sandbox", kind),
+    }
+}

@@ -1,0 +1,37 @@
+//! What is run of the checks, and how.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is run, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only checks whose name holds one of these texts (`exec`, `provision.twice`); empty runs all.
+    pub only: Vec<String>,
+    /// A fresh instance before every call, so that nothing can be kept in memory.
+    pub fresh: bool,
+    /// What random choices follow from: the same seed makes the same choices.
+    pub seed: u64,
+    /// How often the provider is killed, and how often a call is dropped, at a random moment.
+    pub points: u32,
+    /// Where the run's own temporary directory is made; the system's place if none.
+    pub temporary: Option<PathBuf>,
+    /// How long one call may take.
+    pub call_limit: Duration,
+    /// How long one check may take.
+    pub check_limit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            only: Vec::new(),
+            fresh: false,
+            seed: 1,
+            points: 50,
+            temporary: None,
+            call_limit: Duration::from_secs(60),
+            check_limit: Duration::from_secs(300),
+        }
+    }
+}

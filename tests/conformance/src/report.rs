@@ -1,0 +1,164 @@
+//! What the checks came to, as text, JSON and JUnit XML.
+
+use crate::catalogue::Check;
+use crate::junit;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What a check came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Verdict {
+    /// The sentence holds, as far as the check can tell.
+    Pass,
+    /// The sentence is broken.
+    Fail {
+        /// What the contract says there is.
+        expected: String,
+        /// What there was.
+        found: String,
+        /// What was said to the provider and what it answered.
+        trace: Vec<String>,
+    },
+    /// It was not checked.
+    Skipped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One check of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Its name.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+    /// The sentence of the contract.
+    pub sentence: String,
+    /// What it came to.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+}
+
+impl Checked {
+    pub(crate) fn new(check: &Check, verdict: Verdict, took: Duration) -> Self {
+        Self {
+            name: check.name.to_owned(),
+            group: check.group.as_str().to_owned(),
+            sentence: check.sentence.to_owned(),
+            verdict,
+            ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The provider's name, as it says itself; empty where it could not be asked.
+    pub provider: String,
+    /// Its version.
+    pub version: String,
+    /// How it was reached.
+    pub reach: String,
+    /// Whether every call went to a fresh instance.
+    pub fresh: bool,
+    /// The seed of the random choices.
+    pub seed: u64,
+    /// Every check that was asked for.
+    pub checks: Vec<Checked>,
+    /// What could not be removed afterwards: this is a failure too.
+    pub left: Vec<String>,
+}
+
+impl Report {
+    /// How many passed, failed, and were skipped.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        self.checks
+            .iter()
+            .fold((0, 0, 0), |sum, check| match check.verdict {
+                Verdict::Pass => (sum.0 + 1, sum.1, sum.2),
+                Verdict::Fail { .. } => (sum.0, sum.1 + 1, sum.2),
+                Verdict::Skipped { .. } => (sum.0, sum.1, sum.2 + 1),
+            })
+    }
+
+    /// Whether nothing failed, something passed, and nothing is left behind.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        let (passed, failed, _) = self.counts();
+        failed == 0 && passed > 0 && self.left.is_empty()
+    }
+
+    /// The checks that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Checked> {
+        let failed = |check: &&Checked| matches!(check.verdict, Verdict::Fail { .. });
+        self.checks.iter().filter(failed)
+    }
+
+    /// For people: a line for each check, what there is to know of a failure, and the counts.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = format!("{} {} ({})\n", self.provider, self.version, self.reach);
+        let mut group = "";
+        for check in &self.checks {
+            if check.group != group {
+                group = &check.group;
+                let _ = writeln!(out, "\n{group}");
+            }
+            text_of(&mut out, check);
+        }
+        let (passed, failed, skipped) = self.counts();
+        let _ = writeln!(out, "\n{passed} passed, {failed} failed, {skipped} skipped");
+        for left in &self.left {
+            let _ = writeln!(out, "left behind: {left}");
+        }
+        out
+    }
+
+    /// One JSON document.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        let (passed, failed, skipped) = self.counts();
+        value["schema_version"] = "v1".into();
+        value["counts"] =
+            serde_json::json!({ "passed": passed, "failed": failed, "skipped": skipped });
+        value["success"] = self.is_success().into();
+        value
+    }
+
+    /// JUnit XML, as build servers take it.
+    #[must_use]
+    pub fn junit(&self) -> String {
+        junit::write(self)
+    }
+}
+
+fn text_of(out: &mut String, check: &Checked) {
+    let (name, ms) = (&check.name, check.ms);
+    // Writing to a string can't fail.
+    let _ = match &check.verdict {
+        Verdict::Pass => writeln!(out, "  ok    {name} ({ms} ms)"),
+        Verdict::Skipped { why } => writeln!(out, "  skip  {name}: {why}"),
+        Verdict::Fail {
+            expected,
+            found,
+            trace,
+        } => {
+            let mut lines = format!(
+                "  FAIL  {name} ({ms} ms)\n        broken:   {}\n        expected: {expected}\n        found:    {found}\n",
+                check.sentence
+            );
+            for line in trace {
+                let _ = writeln!(lines, "          {line}");
+            }
+            out.write_str(&lines)
+        }
+    };
+}

@@ -1,0 +1,156 @@
+//! Runs the checks.
+
+use crate::bench::{Bench, Shared};
+use crate::called::{Halt, broken, said, skip};
+use crate::catalogue::{Check, checks};
+use crate::repository::Repository;
+use crate::{Checked, Options, Report, Subject, Verdict};
+use alpine_provider_api::{DescribeReply, Feature, Method};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+/// Runs every check that is asked for, one after the other, and removes what they made.
+///
+/// # Errors
+/// When the kit itself can't work: no temporary directory, or no `git`. What is wrong with the provider is in the report.
+pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
+    let mut temporary = tempfile::Builder::new();
+    let temporary = temporary.prefix("alpine-conformance-");
+    let directory = match &options.temporary {
+        Some(within) => temporary.tempdir_in(within)?,
+        None => temporary.tempdir()?,
+    };
+    let wanted: Vec<Check> = checks()
+        .into_iter()
+        .filter(|check| {
+            options.only.is_empty() || options.only.iter().any(|text| check.name.contains(text))
+        })
+        .collect();
+    let mut report = Report {
+        provider: String::new(),
+        version: String::new(),
+        reach: subject.reach().as_str().to_owned(),
+        fresh: options.fresh,
+        seed: options.seed,
+        checks: Vec::new(),
+        left: Vec::new(),
+    };
+    let repository = Repository::make(directory.path())?;
+    let describe = match describe(subject, options).await {
+        Ok(describe) => describe,
+        Err(halt) => {
+            let fallen = |check| {
+                Checked::new(
+                    check,
+                    verdict(Err(halt.clone()), Vec::new()),
+                    Duration::ZERO,
+                )
+            };
+            report.checks = wanted.iter().map(fallen).collect();
+            return Ok(report);
+        }
+    };
+    report.provider.clone_from(&describe.name);
+    report.version.clone_from(&describe.version);
+    let shared = Shared {
+        subject,
+        options,
+        describe,
+        repository,
+        run: run_of(directory.path()),
+        made: AtomicU32::new(0),
+    };
+    for (number, check) in (0..).zip(&wanted) {
+        let begun = Instant::now();
+        let (verdict, left) = one(&shared, check, number).await;
+        let left = left
+            .into_iter()
+            .map(|left| format!("{}: {left}", check.name));
+        report.left.extend(left);
+        report
+            .checks
+            .push(Checked::new(check, verdict, begun.elapsed()));
+    }
+    report.left.extend(still_listed(&shared).await);
+    Ok(report)
+}
+
+async fn describe(subject: &dyn Subject, options: &Options) -> Result<DescribeReply, Halt> {
+    let asked = async {
+        let provider = subject.open().await?;
+        provider.describe().await
+    };
+    match tokio::time::timeout(options.call_limit, asked).await {
+        Ok(Ok(describe)) => Ok(describe),
+        Ok(Err(error)) => broken("the provider opens and says what it is", said(&error)),
+        Err(_) => broken("the provider opens and says what it is", "no answer came"),
+    }
+}
+
+/// A word that no other run has: the temporary directory's name is as unique as the system can make it.
+fn run_of(directory: &Path) -> String {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let word = name.rsplit('-').next().unwrap_or_default();
+    let word: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{word}{}", std::process::id())
+}
+
+/// Runs one check, and says what is left of it.
+async fn one(shared: &Shared<'_>, check: &Check, number: u64) -> (Verdict, Vec<String>) {
+    if let Err(halt) = gate(shared, check) {
+        return (verdict(Err(halt), Vec::new()), Vec::new());
+    }
+    let bench = Bench::new(shared, number);
+    let limit = shared.options.check_limit;
+    let done = match tokio::time::timeout(limit, (check.work)(&bench)).await {
+        Ok(done) => done,
+        Err(_) => broken(format!("the check ends within {limit:?}"), "it did not"),
+    };
+    // Before the cleaning up, which would push the interesting lines out.
+    let verdict = verdict(done, bench.trace.lines());
+    let left = tokio::time::timeout(limit, bench.clean_up()).await;
+    let left = left.unwrap_or_else(|_| vec!["cleaning up took too long".to_owned()]);
+    (verdict, left)
+}
+
+/// What is not announced is not tried, but by the checks that see to just that.
+fn gate(shared: &Shared<'_>, check: &Check) -> Result<(), Halt> {
+    let lacks = |method: &&Method| !shared.describe.has(**method);
+    if let Some(method) = check.methods.iter().find(lacks) {
+        return skip(format!("`{method}` is not announced"));
+    }
+    let lacks = |feature: &&Feature| !shared.describe.announces(**feature);
+    if let Some(feature) = check.features.iter().find(lacks) {
+        return skip(format!("`{}` is not announced", feature.as_str()));
+    }
+    Ok(())
+}
+
+fn verdict(done: Result<(), Halt>, trace: Vec<String>) -> Verdict {
+    match done {
+        Ok(()) => Verdict::Pass,
+        Err(Halt::Skip(why)) => Verdict::Skipped { why },
+        Err(Halt::Broken { expected, found }) => Verdict::Fail {
+            expected,
+            found,
+            trace,
+        },
+    }
+}
+
+/// What the provider still lists of this run.
+async fn still_listed(shared: &Shared<'_>) -> Vec<String> {
+    let bench = Bench::new(shared, u64::MAX);
+    bench.reopen().await;
+    let listed = async { bench.sandbox()?.listed(&bench.ledger()).await };
+    match listed.await {
+        Ok(listed) => listed
+            .into_iter()
+            .map(|one| format!("`{}` is still listed", one.sandbox_id))
+            .collect(),
+        Err(Halt::Broken { found, .. }) => vec![format!("the list could not be read: {found}")],
+        Err(Halt::Skip(_)) => Vec::new(),
+    }
+}
