@@ -18,8 +18,8 @@ const FLEETING: [&str; 4] = ["reused", "open_url", "warnings", "next_step"];
 /// What the operation answered.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// When it was struck.
-    pub(super) struck: Output,
+    /// When it was struck; none where this is the answer of another command.
+    pub(super) struck: Option<Output>,
     /// After the recovery.
     pub(super) retried: Output,
     /// Once more.
@@ -49,6 +49,25 @@ pub(super) fn broken(
         problems.push(format!("{answers:#?}"));
     }
     problems
+}
+
+/// What one `reconcile` must not leave: only an `up` that its own request may carry on is left to it for a while.
+pub(super) fn left_by_recovery(stage: &Stage) -> Option<String> {
+    let session = stage.session()?;
+    let left = match session.state {
+        State::Failing | State::Stopping | State::Persisting => true,
+        State::Stopped | State::Failed => session.destroy_pending,
+        State::Requested
+        | State::Provisioning
+        | State::RepoSyncing
+        | State::Installing
+        | State::Ready
+        | State::StoppedUnpersisted
+        | State::PersistFailed
+        | State::CleanupFailed
+        | State::CloseFailed => false,
+    };
+    left.then(|| format!("reconcile has left the session as it was: {session:#?}"))
 }
 
 /// I1: no transient state without a live holder; and nobody holds anything, since nobody works.
@@ -172,11 +191,16 @@ fn answers_are_one(answers: &Answers) -> Result<(), String> {
             "the same request was answered otherwise: {retried:#} / {again:#}"
         ));
     }
-    let reconciled = retried.get("reconciled").is_some();
-    if answers.struck.code() == Some(0) && !reconciled && outcome(&answers.struck)? != retried {
-        return Err("what was answered first is not answered again".to_owned());
+    match answers
+        .struck
+        .as_ref()
+        .filter(|first| first.code() == Some(0))
+    {
+        Some(first) if outcome(first)? != retried => {
+            Err("what was answered first is not answered again".to_owned())
+        }
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 /// The part of an answer that is the outcome: of a success all but what is fleeting, of a failure its code, cause and status.

@@ -1,1 +1,163 @@
-//! The same on the local provider, with real processes and git, at every commit.
+//! The same on the local provider, with real processes and git: killed at every commit, so at every step's record.
+
+use super::plan::Victim;
+use crate::local::object::restore;
+use crate::local::program::Program;
+use crate::support::{program, text};
+use alpine_e2e::commits::Strike;
+use alpine_testkit::{Output, TestRepo};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const KILLS: [Strike; 3] = [Strike::Before, Strike::During, Strike::After];
+const VICTIMS: [Victim; 2] = [Victim::Cli, Victim::Provider];
+
+/// An agent that is a process of its own, so that what it leaves counts as work.
+const CONFIG: &str =
+    "[agents.worker]\nargv = ['python3', '-m', 'http.server', '{port}', '--bind', '127.0.0.1']\n";
+
+/// A home with the real provider, and one request.
+struct Place {
+    program: Program,
+    repo: TestRepo,
+}
+
+impl Place {
+    fn new() -> Self {
+        let program = Program::new();
+        program.configure(CONFIG);
+        let repo = program.env.git_repo(&[("README.md", "a repository\n")]);
+        Self { program, repo }
+    }
+
+    fn up(&self) -> Vec<&str> {
+        let path = self.repo.path.to_str().expect("a path of UTF-8");
+        let fixed = [
+            "up",
+            path,
+            "--branch",
+            "main",
+            "--no-browser",
+            "--name",
+            "it",
+        ];
+        let own = ["--client-request-id", "one", "--agent", "worker"];
+        [&fixed[..], &own[..]].concat()
+    }
+
+    /// Runs the program; a strike kills it at one of its commits.
+    fn run(&self, arguments: &[&str], strike: Option<(u64, Strike)>) -> Output {
+        let mut command = self.program.command(arguments);
+        command
+            .arg("--json")
+            .env("ALPINE_TEST_COMMITS", self.commits());
+        if let Some((at, strike)) = strike {
+            command.env("ALPINE_TEST_STRIKE", format!("{at} {}", strike.name()));
+        }
+        self.program.run_it(&mut command)
+    }
+
+    fn commits(&self) -> PathBuf {
+        self.program.env.root().join("commits")
+    }
+
+    /// Kills the program at a commit, and the supervisors with it where they are the victim too.
+    fn kill(&self, arguments: &[&str], (at, strike, victim): (u64, Strike, Victim)) {
+        let killed = self.run(arguments, Some((at, strike)));
+        assert_eq!(killed.code(), None, "{at} {strike:?}: {killed:#?}");
+        let supervisors = match victim {
+            Victim::Cli => Vec::new(),
+            Victim::Provider => self.program.env.processes(),
+        };
+        for process in supervisors {
+            let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+            // One that ends by itself meanwhile can't be killed any more.
+            let _gone = kill_process(pid.expect("a pid"), Signal::KILL);
+        }
+    }
+
+    /// Brings the session up; its agent has done something.
+    fn ready(&self) {
+        let up = self.program.json(&self.up());
+        assert_eq!(up["state"], "ready", "{up:#}");
+        let workspace = PathBuf::from(text(&up, "workspace_path"));
+        assert_eq!(head(&workspace), self.repo.head);
+        fs::write(workspace.join("work"), "done").expect("a workspace");
+    }
+
+    fn reconcile(&self) {
+        let found = self.program.json(&["reconcile"]);
+        let failed = |one: &Value| !one["error"].is_null();
+        let found = found["reconciled"].as_array().expect("a list");
+        assert!(!found.iter().any(failed), "{found:#?}");
+    }
+
+    /// What the agent has done is in the object, and nothing is left.
+    fn is_down_with_its_work(&self) {
+        let object = restore(&self.program, &self.program.down("it"));
+        let work = fs::read_to_string(object.restored.join("workspace/work"));
+        assert_eq!(work.expect("the work"), "done");
+        self.program.assert_nothing_left();
+    }
+}
+
+fn head(workspace: &Path) -> String {
+    let mut git = std::process::Command::new("git");
+    let output = git
+        .args(["rev-parse", "HEAD"])
+        .current_dir(workspace)
+        .output();
+    let output = output.expect("git").stdout;
+    String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+/// How many commits an `up` and a `down` make.
+fn counts() -> (u64, u64) {
+    let place = Place::new();
+    let count = |arguments: &[&str]| {
+        let output = place.run(arguments, None);
+        assert_eq!(output.code(), Some(0), "{output:#?}");
+        let told = fs::read_to_string(place.commits()).expect("a count");
+        told.parse::<u64>().expect("a number")
+    };
+    (count(&place.up()), count(&["down", "it"]))
+}
+
+/// Every commit with one kill, or with every kill and victim where all is asked for.
+fn kills(commits: u64) -> Vec<(u64, Strike, Victim)> {
+    let all = (1..=commits).flat_map(|at| {
+        let each = |strike| VICTIMS.map(|victim| (at, strike, victim));
+        KILLS.into_iter().flat_map(each).collect::<Vec<_>>()
+    });
+    let one = |index: usize| super::is_whole() || index % 6 == (index / 6 * 2 + 1) % 6;
+    let picked = all.enumerate().filter(|(index, _)| one(*index));
+    picked.map(|(_, kill)| kill).collect()
+}
+
+#[test]
+fn the_local_provider_is_killed_at_every_commit() {
+    assert!(program().exists());
+    let (up, down) = counts();
+    let ups = kills(up);
+    let downs = kills(down);
+    super::in_parallel(&ups, |kill| {
+        let place = Place::new();
+        place.kill(&place.up(), *kill);
+        place.reconcile();
+        place.ready();
+        place.is_down_with_its_work();
+    });
+    super::in_parallel(&downs, |kill| {
+        let place = Place::new();
+        place.ready();
+        place.kill(&["down", "it"], *kill);
+        place.reconcile();
+        place.is_down_with_its_work();
+    });
+    println!(
+        "{} points on the local provider are sound",
+        ups.len() + downs.len()
+    );
+}

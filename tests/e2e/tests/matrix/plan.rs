@@ -79,6 +79,18 @@ pub(super) enum Blow {
     Jump(i64),
 }
 
+/// Whose process a kill ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Victim {
+    /// The command that the user runs.
+    Cli,
+    /// The process in which the provider works.
+    Provider,
+}
+
+/// Who dies when the fake kills the process that calls it: it is compiled into the program.
+pub(super) const CALLER: Victim = Victim::Cli;
+
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 impl Blow {

@@ -1,7 +1,7 @@
 //! One point: the blow, the recovery, the retry, and what must be so in the end.
 
 use super::invariants::{self, Answers};
-use super::plan::{Blow, Operation, Place, Point};
+use super::plan::{Blow, CALLER, Operation, Place, Point, Victim};
 use super::stage::{Stage, session_id};
 use crate::support::Running;
 use alpine_e2e::commits::Strike;
@@ -50,10 +50,22 @@ pub(super) fn play(point: &Point) -> Played {
     if recovery > RECOVERY {
         problems.push(format!("the recovery took {recovery:?}"));
     }
-    let answers = Answers {
-        struck,
-        retried: stage.run(point.operation),
-        again: stage.run(point.operation),
+    problems.extend(invariants::left_by_recovery(&stage));
+    let retried = stage.run(point.operation);
+    let answers = match point.operation {
+        Operation::Up | Operation::TakeOver | Operation::Down | Operation::RetryPersist => {
+            Answers {
+                struck: Some(struck),
+                again: stage.run(point.operation),
+                retried,
+            }
+        }
+        // It has no outcome of its own: the session's request has.
+        Operation::Reconcile => Answers {
+            struck: None,
+            retried: stage.run(Operation::Up),
+            again: stage.run(Operation::Up),
+        },
     };
     problems.extend(invariants::broken(&mut stage, &answers, &reads));
     Played {
@@ -95,8 +107,9 @@ fn was_not_struck(stage: &Stage, point: &Point, calls: usize, struck: &Output) -
     let hit = match point.blow {
         Blow::Commit(Strike::Full) => stage.commits() == "refused",
         Blow::Commit(Strike::Before | Strike::During | Strike::After) => dead,
-        Blow::Killed(_) => dead,
-        Blow::Error
+        Blow::Killed(_) if CALLER == Victim::Cli => dead,
+        Blow::Killed(_)
+        | Blow::Error
         | Blow::Transient
         | Blow::Hang
         | Blow::LostReply
