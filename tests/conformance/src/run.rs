@@ -7,8 +7,10 @@ use crate::repository::Repository;
 use crate::{Checked, Options, Report, Subject, Verdict};
 use alpine_provider_api::{DescribeReply, Feature, Method};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// Runs every check that is asked for, one after the other, and removes what they made.
@@ -104,15 +106,36 @@ async fn one(shared: &Shared<'_>, check: &Check, number: u64) -> (Verdict, Vec<S
     }
     let bench = Bench::new(shared, number);
     let limit = shared.options.check_limit;
-    let done = match tokio::time::timeout(limit, (check.work)(&bench)).await {
-        Ok(done) => done,
+    let done = match tokio::time::timeout(limit, caught((check.work)(&bench))).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => broken("no panic crosses to the caller", panic),
         Err(_) => broken(format!("the check ends within {limit:?}"), "it did not"),
     };
     // Before the cleaning up, which would push the interesting lines out.
     let verdict = verdict(done, bench.trace.lines());
-    let left = tokio::time::timeout(limit, bench.clean_up()).await;
-    let left = left.unwrap_or_else(|_| vec!["cleaning up took too long".to_owned()]);
+    let left = match tokio::time::timeout(limit, caught(bench.clean_up())).await {
+        Ok(Ok(left)) => left,
+        Ok(Err(panic)) => vec![format!("cleaning up panicked: {panic}")],
+        Err(_) => vec!["cleaning up took too long".to_owned()],
+    };
     (verdict, left)
+}
+
+/// What the work comes to, or the words of its panic: a provider in this process must not end the kit.
+async fn caught<T>(work: impl Future<Output = T> + Send) -> Result<T, String> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        match polled {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                Poll::Ready(Err(text.unwrap_or("a panic").to_owned()))
+            }
+        }
+    })
+    .await
 }
 
 /// What is not announced is not tried, but by the checks that see to just that.

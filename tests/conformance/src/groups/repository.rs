@@ -173,7 +173,8 @@ async fn missing_commit(bench: &Bench<'_>) -> Checking {
 
 async fn token_nowhere(bench: &Bench<'_>) -> Checking {
     // Joined here, so that the search does not find itself.
-    let token = ["kit-token", "5ecae7c0ffee"].join("-");
+    let (one, other) = ("kit-token", bench.shared.run.as_str());
+    let token = format!("{one}-{other}");
     let server = bench.repository().serve(&token).await?;
     let sandbox = bench.sandbox()?.made().await?;
     let mut request = sandbox.sync_request(&bench.repository().pinned);
@@ -200,17 +201,24 @@ async fn token_nowhere(bench: &Bench<'_>) -> Checking {
         return broken("no answer holds the credential", "one does");
     }
     let script = format!(
-        "t={}; t=$t-{}; grep -rlF \"$t\" . ; env | grep -F \"$t\"; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | grep -aoF \"$t\"; printf . ; cat .git/config",
-        "kit-token", "5ecae7c0ffee"
+        "t={one}; t=$t-{other}; grep -rlF \"$t\" .
+        all=$(env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\000' '\\n')
+        case \"$all\" in *\"$t\"*) echo found in a process;; esac
+        printf . ; cat .git/config"
     );
     let found = sandbox.sh(&script).await?;
     let Some(config) = found.strip_prefix('.') else {
         return broken("the credential is nowhere in the sandbox", found);
     };
-    match config.contains(&format!("url = {}\n", server.repo)) {
-        true => Ok(()),
-        false => broken("`origin` is the URL without credentials", config),
-    }
+    let urls = config
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("url = "));
+    let urls: Vec<_> = urls.map(|url| url.trim_matches('"')).collect();
+    same(
+        "`origin`, without credentials",
+        &vec![server.repo.as_str()],
+        &urls,
+    )
 }
 
 async fn runs(bench: &Bench<'_>) -> Checking {

@@ -287,6 +287,10 @@ impl Judge<'_> {
 /// An object whose every byte is what was written.
 pub(super) fn readable(store: &Locked, id: &str) -> Reply<Object> {
     let Some(object) = store.object(id) else {
+        if store.has_object(id) {
+            let text = format!("the record of object `{id}` is not what was written");
+            return Err(ProviderError::new(ErrorKind::Corrupt, text));
+        }
         let text = format!("object `{id}` is not there");
         return Err(ProviderError::new(ErrorKind::NotFound, text));
     };

@@ -204,20 +204,33 @@ impl Locked {
         write(&self.path("tombstones").join(id), &fence);
     }
 
-    pub(super) fn object(&self, id: &str) -> Option<Object> {
+    fn object_record(&self, id: &str) -> Option<PathBuf> {
         let plain = id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        plain.then(|| read(&self.path("objects").join(format!("{id}.json"))))?
+        plain.then(|| self.path("objects").join(format!("{id}.json")))
+    }
+
+    /// Whether there is an object of that id, readable or not.
+    pub(super) fn has_object(&self, id: &str) -> bool {
+        self.object_record(id).is_some_and(|path| path.exists())
+    }
+
+    /// The object, if its record is what was written.
+    pub(super) fn object(&self, id: &str) -> Option<Object> {
+        unsealed(&self.object_record(id)?)
     }
 
     pub(super) fn objects(&self) -> Vec<Object> {
-        read_all(&self.path("objects"))
+        let paths = records(&self.path("objects"));
+        paths.iter().filter_map(|path| unsealed(path)).collect()
     }
 
     pub(super) fn keep_object(&self, object: &Object) {
         let path = self.path("objects").join(format!("{}.json", object.id));
-        write(&path, object);
+        let text = serde_json::to_string(object).expect("plain data");
+        let seal = tree::digest(text.as_bytes());
+        write_bytes(&path, format!("{seal}\n{text}").as_bytes());
     }
 
     /// Whether every byte of the object is what was written.
@@ -329,6 +342,11 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 }
 
 fn read_all<T: DeserializeOwned>(directory: &Path) -> Vec<T> {
+    let paths = records(directory);
+    paths.iter().filter_map(|path| read(path)).collect()
+}
+
+fn records(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory)
         .unwrap_or_else(|error| panic!("read {}: {error}", directory.display()));
     let mut paths: Vec<PathBuf> = entries
@@ -336,7 +354,15 @@ fn read_all<T: DeserializeOwned>(directory: &Path) -> Vec<T> {
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
         .collect();
     paths.sort();
-    paths.iter().filter_map(|path| read(path)).collect()
+    paths
+}
+
+/// A record that bears its own digest; none where that does not fit.
+fn unsealed<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = fs::read(path).ok()?;
+    let (seal, text) = std::str::from_utf8(&bytes).ok()?.split_once('\n')?;
+    let fits = tree::digest(text.as_bytes()) == seal;
+    fits.then(|| serde_json::from_str(text).ok())?
 }
 
 fn append(path: &Path, value: &impl Serialize) {
