@@ -24,7 +24,12 @@ async fn ask(url: &str, auth: Option<(&str, &Secret<String>)>) -> io::Result<(u1
     let wrong = || io::Error::other("the address is not `http://HOST:PORT/…`");
     let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut stream = TcpStream::connect(host).await?;
+    // Such names are this machine, whether a resolver knows it or not.
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+    let mut stream = match name.ends_with(".localhost") {
+        true => TcpStream::connect(format!("127.0.0.1:{port}")).await?,
+        false => TcpStream::connect(format!("{name}:{port}")).await?,
+    };
     let auth = auth.map_or(String::new(), |(user, password)| {
         let pair = format!("{user}:{}", password.expose());
         format!("authorization: Basic {}\r\n", base64(pair.as_bytes()))

@@ -40,7 +40,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check!(
         Keep,
         "persist.without_workspace",
-        "where a workspace is lost, the payload is persisted without a snapshot",
+        "a payload is persisted without a snapshot where the workspace is given up",
         without_workspace,
         Persist | ReadObject
     ),
@@ -54,7 +54,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check!(
         Keep,
         "object.corrupt",
-        "an object of which one byte has changed is `corrupt`, for who reads it and for who restores it",
+        "an object of which one bit has changed is `corrupt`, for who reads it and for who restores it; never is anything else given for it",
         corrupt,
         SyncRepo | Capture | Persist | ReadObject
     ),
@@ -209,7 +209,8 @@ async fn reads_back(bench: &Bench<'_>) -> Checking {
 }
 
 async fn without_workspace(bench: &Bench<'_>) -> Checking {
-    let sandbox = bench.sandbox()?;
+    let sandbox = bench.sandbox()?.made().await?;
+    sandbox.stop(1000).await?.ok("stop ends every process")?;
     let request = sandbox.persist_request(1, None);
     let told = sandbox.persist_as(request.clone()).await?;
     let object = told.ok("persist takes a payload alone")?.durable_object_id;
@@ -217,7 +218,8 @@ async fn without_workspace(bench: &Bench<'_>) -> Checking {
 }
 
 async fn object_missing(bench: &Bench<'_>) -> Checking {
-    let sandbox = bench.sandbox()?;
+    let sandbox = bench.sandbox()?.made().await?;
+    sandbox.stop(1000).await?.ok("stop ends every process")?;
     let request = sandbox.persist_request(1, None);
     let told = sandbox.persist_as(request).await?;
     let there = told.ok("persist takes a payload alone")?.durable_object_id;
@@ -241,42 +243,57 @@ async fn corrupt(bench: &Bench<'_>) -> Checking {
     let Some(objects) = bench.shared.subject.objects() else {
         return skip("the store can't be reached, so nothing in it can be damaged");
     };
-    let (sandbox, _) = with_work(bench).await?;
+    let (sandbox, manifest) = with_work(bench).await?;
     let (object, _) = sandbox.kept(1).await?;
     let files = files_of(&objects, &object);
     if files.is_empty() {
-        return skip(format!(
-            "no file of object `{object}` is in {}",
-            objects.display()
-        ));
+        let place = objects.display();
+        return skip(format!("no file of object `{object}` is in {place}"));
     }
-    let other = bench.sandbox()?.made().await?;
     // It is in every memory now.
-    sandbox
-        .read(&object)
-        .await?
-        .ok("the whole object is read")?;
+    let whole = sandbox.read(&object).await?;
+    let whole = whole.ok("the whole object is read")?;
+    let (mut unread, mut unrestored) = (0, 0);
     for file in files {
+        let what = format!("a bit of `{}` has changed", name_of(&file));
         let flip =
             || flip(&file).or_else(|error| broken("the store can be changed", error.to_string()));
         flip()?;
         let read = sandbox.read(&object).await;
-        let restored = match bench.shared.describe.has(Method::Restore) {
-            true => Some(other.restore(&object).await),
-            false => None,
-        };
+        let back = restored(bench, &object).await;
         flip()?;
-        let what = format!("a byte of `{}` has changed", name_of(&file));
-        read?.refused(&[ErrorKind::Corrupt], &what)?;
-        if let Some(restored) = restored {
-            restored?.refused(&[ErrorKind::Corrupt], &what)?;
+        match read?.reply {
+            Ok(reply) => same(&what, &whole, &reply)?,
+            Err(error) if error.kind == ErrorKind::Corrupt => unread += 1,
+            Err(error) => return broken(format!("{what}: `corrupt`"), said(&error)),
+        }
+        match back? {
+            Some(Ok(back)) => same_manifest(&what, &manifest, &back)?,
+            Some(Err(error)) if error.kind == ErrorKind::Corrupt => unrestored += 1,
+            Some(Err(error)) => return broken(format!("{what}: `corrupt`"), said(&error)),
+            None => unrestored += 1,
         }
     }
-    sandbox
-        .read(&object)
-        .await?
-        .ok("the mended object is read")?;
-    Ok(())
+    if unread == 0 || unrestored == 0 {
+        return broken("`corrupt` for a reader and for who restores", "neither");
+    }
+    let mended = sandbox.read(&object).await?;
+    same("the mended object", &whole, &mended.ok("it is read")?)
+}
+
+/// The workspace that comes back, or why none does; none where none can.
+async fn restored(
+    bench: &Bench<'_>,
+    object: &str,
+) -> Checking<Option<Result<String, ProviderError>>> {
+    if !bench.shared.describe.has(Method::Restore) {
+        return Ok(None);
+    }
+    let sandbox = bench.sandbox()?.made().await?;
+    Ok(Some(match sandbox.restore(object).await?.reply {
+        Ok(_) => Ok(sandbox.sh(MANIFEST).await?),
+        Err(error) => Err(error),
+    }))
 }
 
 fn name_of(file: &Path) -> String {

@@ -59,25 +59,21 @@ pub(crate) const CHECKS: &[Check] = &[
     check!(
         Provision,
         "inspect.missing",
-        "a sandbox that is provably not there is `missing`, no error",
+        "a sandbox that is provably not there is `missing`, one of which that is not proven `unknown`; neither is an error",
         missing,
         Inspect
     ),
     check!(
         Provision,
-        "not_found.missing",
-        "what is asked of a sandbox that is not there is `not_found`",
-        not_found,
+        "never_was.refused",
+        "what is asked of a sandbox that never was is `not_found` where that is proven, and `io` where it is not",
+        never_was,
         Exec | Stop
     ),
 ];
 
 async fn makes(bench: &Bench<'_>) -> Checking {
-    let sandbox = bench.sandbox()?;
-    sandbox
-        .is(SandboxState::Missing, "before provision")
-        .await?;
-    let sandbox = sandbox.made().await?;
+    let sandbox = bench.sandbox()?.made().await?;
     sandbox.is(SandboxState::Running, "after provision").await?;
     let found = sandbox.sh("ls -A").await?;
     same("what is in the new workspace", &String::new(), &found)
@@ -147,7 +143,8 @@ async fn failing_midway(bench: &Bench<'_>) -> Checking {
         drop(at.end_dropped(call, tokio::time::sleep(after)).await);
         let state = sandbox.inspect(false).await?.state;
         let listed = sandbox.times_listed().await?;
-        if state != SandboxState::Missing && listed != 1 {
+        let is_there = matches!(state, SandboxState::Running | SandboxState::Exited);
+        if is_there && listed != 1 {
             return broken(
                 "what is left of a provision that was given up is listed once",
                 format!("it is `{}` and listed {listed} times", state.as_str()),
@@ -208,21 +205,26 @@ async fn all(bench: &Bench<'_>) -> Checking {
 }
 
 async fn missing(bench: &Bench<'_>) -> Checking {
-    let sandbox = bench.sandbox()?;
+    let never = bench.sandbox()?;
+    let destroyed = bench.sandbox()?.made().await?;
+    destroyed.destroy().await?.ok("destroy destroys it")?;
     for probe in [false, true] {
-        let found = sandbox.inspect(probe).await?.state;
-        same(
-            "the state of one that never was",
-            &SandboxState::Missing,
-            &found,
-        )?;
+        let found = destroyed.inspect(probe).await?.state;
+        let what = "the state of one that was destroyed";
+        same(what, &SandboxState::Missing, &found)?;
+        match never.inspect(probe).await?.state {
+            SandboxState::Missing | SandboxState::Unknown => {}
+            found @ (SandboxState::Running | SandboxState::Exited) => {
+                return broken("one that never was is `missing`", found.as_str());
+            }
+        }
     }
-    same("how often it is listed", &0, &sandbox.times_listed().await?)
+    same("how often it is listed", &0, &never.times_listed().await?)
 }
 
-async fn not_found(bench: &Bench<'_>) -> Checking {
+async fn never_was(bench: &Bench<'_>) -> Checking {
     let sandbox = bench.sandbox()?;
-    let kinds = &[ErrorKind::NotFound];
+    let kinds = &[ErrorKind::NotFound, ErrorKind::Io];
     let has = |method| bench.shared.describe.has(method);
     let told = sandbox.exec(&["true"]).await?;
     told.refused(kinds, "exec in a sandbox that never was")?;
@@ -246,7 +248,6 @@ async fn not_found(bench: &Bench<'_>) -> Checking {
     }
     if has(Method::Capture) {
         let told = sandbox.capture(1).await?;
-        let kinds = &[ErrorKind::NotFound, ErrorKind::WorkspaceLost];
         told.refused(kinds, "capture of a sandbox that never was")?;
     }
     Ok(())

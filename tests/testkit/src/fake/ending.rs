@@ -240,7 +240,7 @@ impl Judge<'_> {
             return Err(self.broken(store, "persist for another session than the sandbox's"));
         }
         match &request.snapshot {
-            None if !sandbox.lost => {
+            None if !sandbox.lost && !sandbox.loss_allowed => {
                 return Err(self.broken(store, "persist without the workspace, which is there"));
             }
             Some(given) if sandbox.staged.get(&request.generation) != Some(given) => {
