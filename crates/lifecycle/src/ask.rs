@@ -20,7 +20,11 @@ pub(crate) enum Answer {
 }
 
 impl Engine {
-    pub(crate) async fn ask_down(&self, request: &DownRequest) -> Result<Answer, Failure> {
+    pub(crate) async fn ask_down(
+        &self,
+        request: &DownRequest,
+        version: Option<u64>,
+    ) -> Result<Answer, Failure> {
         let (request, redactor, now) = (request.clone(), self.redactor.clone(), self.now());
         let known: Vec<String> = self.providers.names().map(str::to_owned).collect();
         self.write(move |tx| {
@@ -30,6 +34,10 @@ impl Engine {
             };
             if let Err(failure) = may_act(&request, &session) {
                 return Ok(Answer::No(failure));
+            }
+            if version.is_some_and(|version| version != session.version) {
+                let cause = format!("session `{}` has changed meanwhile", session.session_id);
+                return Ok(Answer::No(Failure::conflict(cause)));
             }
             if let Some(lease) = tx.lease(&session.session_id)?
                 && tx.holder_is_live(&lease) == Liveness::Live

@@ -71,10 +71,19 @@ impl Engine {
     /// # Errors
     /// As the contract's table of `down` has it.
     pub async fn down(&self, request: DownRequest) -> Result<DownOutcome, Failure> {
+        self.down_at(request, None).await
+    }
+
+    /// The same, if the session is still at this version when its lease is taken.
+    pub(crate) async fn down_at(
+        &self,
+        request: DownRequest,
+        version: Option<u64>,
+    ) -> Result<DownOutcome, Failure> {
         let limit = request.timeout.unwrap_or(self.limits.down);
         let deadline = Instant::now() + limit;
         loop {
-            match self.ask_down(&request).await? {
+            match self.ask_down(&request, version).await? {
                 Answer::Go(grant, plan, resumed) => {
                     let held = Held::new(self, *grant, resumed, limit);
                     return self.carry_down(held, plan).await;

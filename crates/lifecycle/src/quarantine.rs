@@ -91,6 +91,7 @@ impl Engine {
         };
         match done {
             Ok(done) => found.done = done,
+            Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             Err(failure) => {
                 found.error = Some(
                     self.redactor
@@ -213,7 +214,12 @@ impl Engine {
         step: &str,
         asked: impl Future<Output = Result<T, ProviderError>>,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(self.limits.persist + self.limits.grace, asked).await {
+        let mut interrupt = self.interrupt.clone();
+        let answer = tokio::select! {
+            signal = interrupt.raised() => return Err(Failure::signalled(signal)),
+            answer = tokio::time::timeout(self.limits.persist + self.limits.grace, asked) => answer,
+        };
+        match answer {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(Failure::new(
                 ErrorCode::CleanupFailed,

@@ -92,8 +92,9 @@ impl Engine {
         }
         let mut report = Vec::new();
         for session in sessions {
-            if let Some(finding) = self.diagnose(&session).await? {
-                report.push(self.recover(&request, &session, finding).await);
+            // Much may have happened since they were listed: each is looked at anew.
+            if let Some((session, finding)) = self.diagnose(&session.session_id).await? {
+                report.push(self.recover(&request, &session, finding).await?);
             }
         }
         for (provider, sandbox) in strays {
@@ -121,27 +122,43 @@ impl Engine {
         .await?
     }
 
-    /// What is wrong with a session that nobody works on, if anything is.
-    async fn diagnose(&self, session: &SessionRecord) -> Result<Option<Finding>, Failure> {
-        let abandoned = self.now().since(session.updated_at) >= self.limits.abandon;
-        let id = session.session_id.clone();
-        let (held, open) = self
-            .read(move |snapshot| Ok((is_held(snapshot, &id)?, snapshot.open_operations_of(&id)?)))
+    /// What is wrong with a session that nobody works on, if anything is; and the record that shows it.
+    async fn diagnose(&self, id: &SessionId) -> Result<Option<(SessionRecord, Finding)>, Failure> {
+        let (id, now, abandon) = (id.clone(), self.now(), self.limits.abandon);
+        let found = self
+            .read(move |snapshot| {
+                let Some(session) = snapshot.session(&id)? else {
+                    return Ok(None);
+                };
+                if is_held(snapshot, &id)? {
+                    return Ok(None);
+                }
+                let open = snapshot.open_operations_of(&id)?;
+                let abandoned = now.since(session.updated_at) >= abandon;
+                let finding = left(&session, &open, abandoned);
+                Ok(Some((session, finding)))
+            })
             .await?;
-        if held {
+        let Some((session, finding)) = found else {
             return Ok(None);
-        }
-        if let Some(finding) = left(session, &open, abandoned) {
-            return Ok(Some(finding));
-        }
+        };
+        let finding = match finding {
+            Some(finding) => Some(finding),
+            None => self.disagreement(&session).await,
+        };
+        Ok(finding.map(|finding| (session, finding)))
+    }
+
+    /// How the provider disagrees with what the ledger says of a session, if it does.
+    async fn disagreement(&self, session: &SessionRecord) -> Option<Finding> {
         let is_final = session.state.is_terminal();
-        Ok(match self.seen(session).await {
-            Some(SandboxState::Missing) => (!is_final).then_some(Finding::SandboxGone),
-            Some(SandboxState::Running | SandboxState::Exited) => {
+        match self.seen(session).await? {
+            SandboxState::Missing => (!is_final).then_some(Finding::SandboxGone),
+            SandboxState::Running | SandboxState::Exited => {
                 is_final.then_some(Finding::SandboxLeft)
             }
-            Some(SandboxState::Unknown) | None => None,
-        })
+            SandboxState::Unknown => None,
+        }
     }
 
     /// What the provider says of a session's sandbox, if it says anything in time.
@@ -159,7 +176,8 @@ impl Engine {
 
     /// Looks whether the sandbox of a session that is final is there all the same, and lets it be destroyed then.
     pub(crate) async fn is_left(&self, session: &SessionRecord) -> Result<bool, Failure> {
-        if self.diagnose(session).await? != Some(Finding::SandboxLeft) {
+        let found = self.diagnose(&session.session_id).await?;
+        if !matches!(found, Some((_, Finding::SandboxLeft))) {
             return Ok(false);
         }
         let id = session.session_id.clone();
@@ -181,7 +199,7 @@ impl Engine {
         request: &ReconcileRequest,
         session: &SessionRecord,
         finding: Finding,
-    ) -> Reconciled {
+    ) -> Result<Reconciled, Failure> {
         let mut done = Reconciled {
             session_id: Some(session.session_id.to_string()),
             sandbox_id: session.sandbox_id.clone(),
@@ -191,7 +209,7 @@ impl Engine {
             error: None,
         };
         if request.dry_run || finding == Finding::InterruptedUp {
-            return done;
+            return Ok(done);
         }
         let down = DownRequest {
             caller: request.caller.clone(),
@@ -203,11 +221,16 @@ impl Engine {
             reason: Some(reason(finding).to_owned()),
             timeout: None,
         };
-        match self.down(down).await {
+        // What was found is true of this version; what is left of a final session is found again by `down` itself.
+        let version = (finding != Finding::SandboxLeft).then_some(session.version);
+        match self.down_at(down, version).await {
             Ok(outcome) => {
                 done.state = Some(outcome.state);
                 done.done = true;
             }
+            Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
+            // Somebody else has gone on with it meanwhile.
+            Err(failure) if failure.code == ErrorCode::OperationConflict => {}
             Err(failure) => {
                 done.error = Some(
                     self.redactor
@@ -215,7 +238,7 @@ impl Engine {
                 )
             }
         }
-        done
+        Ok(done)
     }
 
     /// A call outside of any operation, which changes nothing.

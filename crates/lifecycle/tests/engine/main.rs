@@ -3,5 +3,6 @@
 
 mod common;
 mod down;
+mod holders;
 mod reconcile;
 mod up;

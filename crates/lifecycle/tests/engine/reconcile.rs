@@ -245,6 +245,59 @@ async fn anothers_sessions_are_for_admins() {
     );
 }
 
+#[tokio::test]
+async fn an_up_that_is_carried_on_while_others_are_recovered_is_left_alone() {
+    let mut world = world();
+    for request in ["one", "two"] {
+        world.fake.fault("install", Fault::Hang, 1);
+        world
+            .crashed_up(request, State::Installing, "install")
+            .await;
+    }
+    world.engine.limits.abandon = Duration::ZERO;
+    world.fake.fault("destroy", Fault::Delay { ms: 300 }, 1);
+    let engine = world.engine.clone();
+    let recovery = tokio::spawn(async move { engine.reconcile(all_mine()).await });
+    world.until(|| world.fake.count("destroy") > 0).await;
+    let other = ["one", "two"]
+        .into_iter()
+        .find(|request| world.state(request) == Some(State::Installing));
+    let other = other.expect("one is recovered after the other");
+    world.ready(other).await;
+    let report = recovery.await.unwrap().unwrap();
+    assert_eq!(report.len(), 1, "{report:?}");
+    assert_eq!(world.state(other), Some(State::Ready));
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_recovery_where_it_stands() {
+    for stray_too in [false, true] {
+        let mut world = world();
+        let (sender, receiver) = tokio::sync::watch::channel(None);
+        world.engine.interrupt = Interrupt::new(receiver);
+        if stray_too {
+            let own = world.engine.ledger.id().to_owned();
+            stray(&world, &own, "sbx_stray").await;
+        } else {
+            world.ready("one").await;
+            crashed_down(&world, "stop").await;
+        }
+        world.fake.fault("capture", Fault::Hang, 1);
+        let engine = world.engine.clone();
+        let recovery = tokio::spawn(async move { engine.reconcile(all_mine()).await });
+        world.until(|| world.fake.count("capture") > 0).await;
+        sender.send(Some(Signal::Term)).unwrap();
+        let failure = recovery.await.unwrap().unwrap_err();
+        assert_eq!(
+            (failure.code, failure.exit_code),
+            (ErrorCode::Interrupted, 143)
+        );
+        world.engine.interrupt = Interrupt::never();
+        assert_eq!(only(&world).await.error, None);
+        world.fake.assert_no_violations();
+    }
+}
+
 /// A sandbox with a file in it that bears the ledger's id and that no session owns.
 async fn stray(world: &World, ledger_id: &str, name: &str) -> String {
     appear(world, ledger_id, name, "ses_unknown").await
