@@ -65,6 +65,7 @@ impl Lines {
             Progress::Waiting { operation_id } => self.say(&format!(
                 "waiting for operation {operation_id} of another process"
             )),
+            Progress::Busy { cause } => self.say(&format!("trying again: {cause}")),
             Progress::Started(step) => self.begin(step),
             Progress::Moved {
                 what, done, total, ..

@@ -8,6 +8,7 @@ use alpine_ledger::{
     OperationRecord, OperationState, SessionId, SessionRecord, State, Timestamp, Tx,
 };
 use alpine_provider_api::Redactor;
+use tokio::time::Instant;
 
 /// What the ledger answered to a `down`.
 pub(crate) enum Answer {
@@ -24,10 +25,11 @@ impl Engine {
         &self,
         request: &DownRequest,
         version: Option<u64>,
+        deadline: Instant,
     ) -> Result<Answer, Failure> {
         let (request, redactor, now) = (request.clone(), self.redactor.clone(), self.now());
         let known: Vec<String> = self.providers.names().map(str::to_owned).collect();
-        self.write(move |tx| {
+        self.write_until(deadline, move |tx| {
             let session = match lookup(tx, &request.caller, &request.session)? {
                 Ok(session) => session,
                 Err(failure) => return Ok(Answer::No(failure)),

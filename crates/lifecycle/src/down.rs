@@ -83,7 +83,7 @@ impl Engine {
         let limit = request.timeout.unwrap_or(self.limits.down);
         let deadline = Instant::now() + limit;
         loop {
-            match self.ask_down(&request, version).await? {
+            match self.ask_down(&request, version, deadline).await? {
                 Answer::Go(grant, plan, resumed) => {
                     let held = Held::new(self, *grant, resumed, limit);
                     return self.carry_down(held, plan).await;

@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::{ErrorCode, Failure, Progress};
 use alpine_ledger::{
-    Grant, LeaseToken, Ledger, LedgerError, OperationLock, OperationRecord, SessionRecord, State,
-    StepRecord, Tx,
+    Grant, LeaseToken, Ledger, LedgerError, OperationLock, OperationRecord, SessionRecord,
+    Snapshot, State, StepRecord, Tx,
 };
 use std::time::Duration;
 use tokio::sync::watch;
@@ -116,7 +116,7 @@ impl Engine {
         let steps = held.steps.clone();
         let mut warnings = std::mem::take(&mut held.warnings);
         let (value, session) = self
-            .write(move |tx| {
+            .write_until(held.deadline, move |tx| {
                 for step in &steps {
                     tx.record_step(&token, step)?;
                 }
@@ -164,7 +164,12 @@ impl Engine {
         {
             Ok(()) => failure,
             // The lease is another's now: that is all there is to say, and it was said already.
-            Err(unrecorded) if unrecorded.code == failure.code => failure,
+            Err(unrecorded)
+                if unrecorded.code == failure.code
+                    && failure.code == ErrorCode::OperationConflict =>
+            {
+                failure
+            }
             // The lease expires by itself; what ended the operation is what the caller should hear.
             Err(unrecorded) => Failure {
                 cause: format!(
@@ -193,23 +198,20 @@ async fn keep(
             if renew {
                 ledger.write(|tx| tx.renew(&asked))?;
             }
-            ledger.read(|snapshot| {
-                Ok(snapshot
-                    .operation(&asked.operation_id)?
-                    .is_some_and(|operation| operation.cancel_requested))
-            })
+            ledger.read(|snapshot| look(snapshot, &asked))
         });
         match looked.await {
-            Ok(Ok(cancelled)) => {
+            Ok(Ok(None)) => {
                 if renew {
                     renewed = Instant::now();
                 }
-                if cancelled && stop.send(Some(Stop::Cancelled)).is_err() {
-                    return;
-                }
+            }
+            Ok(Ok(Some(why))) => {
+                // Nobody may be listening any more.
+                let _ = stop.send(Some(why));
+                return;
             }
             Ok(Err(LedgerError::Fenced { .. })) => {
-                // Nobody may be listening any more.
                 let _ = stop.send(Some(Stop::Lost));
                 return;
             }
@@ -218,4 +220,15 @@ async fn keep(
             Err(_) => return,
         }
     }
+}
+
+/// Why the holder has to stop, as the ledger has it now.
+fn look(snapshot: &Snapshot<'_>, token: &LeaseToken) -> Result<Option<Stop>, LedgerError> {
+    let lease = snapshot.lease(&token.session_id)?;
+    if lease.is_none_or(|lease| lease.fence != token.fence) {
+        return Ok(Some(Stop::Lost));
+    }
+    let operation = snapshot.operation(&token.operation_id)?;
+    let cancelled = operation.is_some_and(|operation| operation.cancel_requested);
+    Ok(cancelled.then_some(Stop::Cancelled))
 }

@@ -84,7 +84,7 @@ impl Engine {
         let limit = request.timeout.unwrap_or(self.limits.up);
         let deadline = Instant::now() + limit;
         loop {
-            match self.admit(&request).await? {
+            match self.admit(&request, deadline).await? {
                 Admission::Run(grant) => return self.carry_up(grant, false, limit, &request).await,
                 Admission::Resume(grant) => {
                     return self.carry_up(grant, true, limit, &request).await;
@@ -132,7 +132,7 @@ impl Engine {
         Err(Failure::new(ErrorCode::Usage, cause).next(format!("{}{flags}", again(request))))
     }
 
-    async fn admit(&self, request: &UpRequest) -> Result<Admission, Failure> {
+    async fn admit(&self, request: &UpRequest, deadline: Instant) -> Result<Admission, Failure> {
         let new = NewSession {
             owner: request.caller.principal.clone(),
             client_request_id: request.client_request_id.clone(),
@@ -155,8 +155,10 @@ impl Engine {
         let session = SessionId::derive(&new.owner, &new.client_request_id);
         let sandbox = sandbox_id(&session);
         let actor = request.caller.principal.clone();
-        self.write(move |tx| tx.admit(&new, &fingerprint, &sandbox, &actor))
-            .await
+        self.write_until(deadline, move |tx| {
+            tx.admit(&new, &fingerprint, &sandbox, &actor)
+        })
+        .await
     }
 
     async fn carry_up(

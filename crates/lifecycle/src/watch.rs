@@ -19,6 +19,11 @@ pub enum Progress {
         /// The operation that is waited for.
         operation_id: String,
     },
+    /// Others keep the ledger busy; it is tried again.
+    Busy {
+        /// Who, and for how long.
+        cause: String,
+    },
     /// A step has begun.
     Started(Step),
     /// A step has moved on.
@@ -87,6 +92,12 @@ impl Interrupt {
     #[must_use]
     pub fn never() -> Self {
         Self(watch::channel(None).1)
+    }
+
+    /// The wish, if there is one by now.
+    #[must_use]
+    pub fn is_raised(&self) -> Option<Signal> {
+        *self.0.borrow()
     }
 
     /// Waits for the wish.

@@ -164,6 +164,10 @@ impl World {
         self.directory.path().join("fake")
     }
 
+    pub(crate) fn ledger_path(&self) -> std::path::PathBuf {
+        self.directory.path().join("ledger.redb")
+    }
+
     pub(crate) fn session(&self, request: &str) -> SessionRecord {
         self.engine
             .ledger
