@@ -2,7 +2,7 @@
 
 use crate::caller::may_touch;
 use crate::engine::Engine;
-use crate::{DownFlags, DownPlan, DownRequest, ErrorCode, Failure, lookup, plan_down};
+use crate::{DownFlags, DownPlan, DownRequest, ErrorCode, Failure, lookup, no_provider, plan_down};
 use alpine_ledger::{
     Acquired, Action, AuditRecord, ErrorRecord, Grant, LeaseRecord, LedgerError, Liveness,
     OperationRecord, OperationState, SessionId, SessionRecord, State, Timestamp, Tx,
@@ -248,18 +248,6 @@ fn refusal(session: &SessionRecord, wrong_digest: bool) -> Failure {
         .exit(1)
         .next(format!("alpine down {id} --retry-persist"))
         .in_operation(&session.operation_id)
-}
-
-fn no_provider(session: &SessionRecord) -> Failure {
-    let provider = &session.new.provider;
-    Failure::new(
-        ErrorCode::ProviderNotFound,
-        format!(
-            "session `{}` was made by provider `{provider}`, which is not configured",
-            session.session_id
-        ),
-    )
-    .next("alpine config")
 }
 
 /// The `down` that gave the first answer.

@@ -38,7 +38,7 @@ pub use limits::{Limit, Limits};
 pub use payload::{MAX_PAYLOAD, Payload, compact};
 pub use plan::{DownFlags, DownPlan, plan_down};
 pub use preflight::{Credentials, preflight};
-pub use providers::Providers;
+pub use providers::{Providers, no_provider};
 pub use reconcile::{Finding, ReconcileRequest, Reconciled};
 pub use step::Step;
 pub use up::{UpOutcome, UpRequest};

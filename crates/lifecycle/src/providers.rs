@@ -1,6 +1,7 @@
 //! The providers that are configured, by name.
 
 use crate::{ErrorCode, Failure};
+use alpine_ledger::SessionRecord;
 use alpine_provider_api::SandboxProvider;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +37,22 @@ impl Providers {
                     names.join(", ")
                 ),
             )
-            .next("alpine config")
+            .next("alpine provider list")
         })
     }
+}
+
+/// A session whose provider is not configured any more: which one it is, and how it comes back.
+#[must_use]
+pub fn no_provider(session: &SessionRecord) -> Failure {
+    let (id, name) = (&session.session_id, &session.new.provider);
+    let version = session
+        .provider_version
+        .as_ref()
+        .map_or(String::new(), |version| format!(", version {version}"));
+    let cause = format!(
+        "session `{id}` was made by provider `{name}`{version}, which is not configured any more"
+    );
+    Failure::new(ErrorCode::ProviderNotFound, cause)
+        .next(format!("alpine provider add FILE --name {name}"))
 }

@@ -56,6 +56,8 @@ pub enum Finding {
     SandboxGone,
     /// The session is final, nothing was left to destroy, and its sandbox is there all the same.
     SandboxLeft,
+    /// The provider is not configured any more: nothing can be done, or even looked at.
+    ProviderMissing,
     /// A sandbox that bears our ledger's id and that no session owns.
     Orphan,
 }
@@ -142,7 +144,10 @@ impl Engine {
         let Some((session, finding)) = found else {
             return Ok(None);
         };
+        let is_known = self.providers.get(&session.new.provider).is_ok();
+        let is_over = session.state.is_terminal() && !session.destroy_pending;
         let finding = match finding {
+            _ if !is_known => (!is_over).then_some(Finding::ProviderMissing),
             Some(finding) => Some(finding),
             None => self.disagreement(&session).await,
         };
@@ -208,7 +213,8 @@ impl Engine {
             done: false,
             error: None,
         };
-        if request.dry_run || finding == Finding::InterruptedUp {
+        let is_left = matches!(finding, Finding::InterruptedUp | Finding::ProviderMissing);
+        if request.dry_run || is_left {
             return Ok(done);
         }
         let down = DownRequest {
@@ -310,6 +316,7 @@ fn reason(finding: Finding) -> &'static str {
         Finding::DestroyPending => "reconcile: a pending destroy",
         Finding::SandboxGone => "reconcile: the sandbox is gone",
         Finding::SandboxLeft => "reconcile: the sandbox is still there",
+        Finding::ProviderMissing => "reconcile: its provider is missing",
         Finding::Orphan => "reconcile: a sandbox that no session owns",
     }
 }

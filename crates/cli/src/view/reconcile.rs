@@ -79,6 +79,7 @@ fn told(finding: Finding) -> &'static str {
         Finding::DestroyPending => "a sandbox that is still to be destroyed",
         Finding::SandboxGone => "its sandbox is gone",
         Finding::SandboxLeft => "it has ended, and its sandbox is still there",
+        Finding::ProviderMissing => "its provider is not configured any more",
         Finding::Orphan => "a sandbox that no session owns",
     }
 }
@@ -89,6 +90,7 @@ fn later(finding: Finding) -> &'static str {
         Finding::Orphan => {
             "saved; it will be destroyed when it is found again after the grace period"
         }
+        Finding::ProviderMissing => "left until `alpine provider add` brings it back",
         Finding::InterruptedUp => "left to its own request for a while",
         Finding::UnfinishedDown
         | Finding::UnfinishedCleanUp

@@ -86,6 +86,43 @@ async fn an_interrupted_down_is_finished() {
 }
 
 #[tokio::test]
+async fn sessions_of_a_provider_that_is_not_there_are_noted_and_left() {
+    let mut world = world();
+    world.ready("one").await;
+    world.ready("two").await;
+    crashed_down(&world, "capture").await;
+    let providers = std::mem::take(&mut world.engine.providers);
+    let report = world.engine.reconcile(all_mine()).await.unwrap();
+    let mut told: Vec<_> = report
+        .iter()
+        .map(|found| {
+            (
+                found.finding,
+                found.done,
+                found.error.is_some(),
+                found.state,
+            )
+        })
+        .collect();
+    told.sort_by_key(|(.., state)| state.map(State::as_str));
+    assert_eq!(
+        told,
+        [
+            (
+                Finding::ProviderMissing,
+                false,
+                false,
+                Some(State::Persisting)
+            ),
+            (Finding::ProviderMissing, false, false, Some(State::Ready)),
+        ]
+    );
+    world.engine.providers = providers;
+    assert_eq!(only(&world).await.finding, Finding::UnfinishedDown);
+    world.assert_sound("one");
+}
+
+#[tokio::test]
 async fn what_is_held_is_left_alone() {
     let world = world();
     world.fake.fault("install", Fault::Hang, 1);
