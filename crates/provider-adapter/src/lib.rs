@@ -15,9 +15,11 @@ mod provision;
 mod record;
 mod run;
 mod sandboxes;
+mod six;
 mod stage;
 mod stop;
 mod sync;
 
 pub use provider::Adapted;
 pub use sandboxes::{Facts, Sandboxes, Storage};
+pub use six::whole;
