@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod crash;
+mod crowd;
 mod faults;
 mod git_http;
 mod hostile;

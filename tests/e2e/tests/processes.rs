@@ -1,111 +1,14 @@
 //! Several processes at once: one request is done once, signals are heard, and nobody waits for a process that stands still.
 
-use crate::support::{Running, World, document, failed, text, wait_until, with_json};
+use crate::support::{World, document, failed, text, wait_until, with_json};
 use alpine_ledger::SessionId;
 use alpine_testkit::Fault;
 use rustix::process::Signal;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn session_of(id: &str) -> String {
     SessionId::derive("tester", id).to_string()
-}
-
-#[test]
-fn thirty_processes_with_one_request_make_one_session() {
-    let world = World::new();
-    world.fake().fault("install", Fault::Delay { ms: 300 }, 1);
-    let ups: Vec<Running> = (0..30)
-        .map(|_| world.start(&with_json(&world.up("one"))))
-        .collect();
-    let mut answers: Vec<Value> = ups
-        .into_iter()
-        .map(|up| {
-            let output = up.wait();
-            assert_eq!(output.code(), Some(0), "{output:#?}");
-            document(&output)
-        })
-        .collect();
-    let made = answers.iter().filter(|up| up["reused"] == false).count();
-    assert_eq!(made, 1, "one of them made it");
-    let links: BTreeSet<String> = answers.iter().map(|up| text(up, "open_url")).collect();
-    assert_eq!(links.len(), 30, "a link for each");
-    for up in &mut answers {
-        for field in ["reused", "open_url", "warnings"] {
-            up.as_object_mut().expect("an object").remove(field);
-        }
-    }
-    assert!(
-        answers.windows(2).all(|two| two[0] == two[1]),
-        "{answers:#?}"
-    );
-    for method in ["provision", "sync_repo", "install", "start_agent"] {
-        assert_eq!(world.fake().count(method), 1, "{method}");
-    }
-    let listed = world.done(&["list"]);
-    assert_eq!(listed["sessions"].as_array().map(Vec::len), Some(1));
-    let downs: Vec<Running> = (0..10)
-        .map(|_| world.start(&["down", &session_of("one"), "--json"]))
-        .collect();
-    let answers: Vec<Value> = downs
-        .into_iter()
-        .map(|down| document(&down.wait()))
-        .collect();
-    assert_eq!(answers[0]["state"], "stopped", "{:#}", answers[0]);
-    assert!(
-        answers.windows(2).all(|two| two[0] == two[1]),
-        "{answers:#?}"
-    );
-    assert_eq!(
-        world.fake().objects().len(),
-        1,
-        "{:#?}",
-        world.fake().objects()
-    );
-    world.assert_nothing_left();
-}
-
-#[test]
-fn twenty_sessions_at_once() {
-    let world = World::new();
-    let ids: Vec<String> = (0..20).map(|number| format!("crowd-{number}")).collect();
-    let ups: Vec<Running> = ids
-        .iter()
-        .map(|id| world.start(&with_json(&world.up(id))))
-        .collect();
-    let lists: Vec<Running> = (0..5).map(|_| world.start(&["list", "--json"])).collect();
-    for list in lists {
-        let output = list.wait();
-        assert_eq!(output.code(), Some(0), "{output:#?}");
-    }
-    for up in ups {
-        let up = document(&up.wait());
-        assert_eq!(up["state"], "ready", "{up:#}");
-    }
-    let listed = world.done(&["list"]);
-    assert_eq!(listed["sessions"].as_array().map(Vec::len), Some(20));
-    let downs: Vec<Running> = ids
-        .iter()
-        .map(|id| world.start(&["down", &session_of(id), "--json"]))
-        .collect();
-    for down in downs {
-        let down = document(&down.wait());
-        assert_eq!(down["state"], "stopped", "{down:#}");
-        assert_eq!(down["persistence_verified"], true, "{down:#}");
-    }
-    assert_eq!(world.fake().objects().len(), 20);
-    assert_no_gaps(&world);
-    world.assert_nothing_left();
-}
-
-/// Events are numbered without gaps, whoever writes them.
-fn assert_no_gaps(world: &World) {
-    let events = world.ledger(|snapshot| snapshot.events_after(0, 10_000));
-    let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
-    let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
-    assert!(numbers.len() > 100, "{}", numbers.len());
-    assert_eq!(numbers, expected);
 }
 
 #[test]
@@ -232,6 +135,82 @@ fn a_process_that_wakes_up_too_late_changes_nothing() {
         assert_eq!(before[field], after[field], "{field}");
     }
     world.assert_nothing_left();
+}
+
+/// The same for a `down`, wherever it stood still: whoever takes it over ends it, once.
+#[test]
+fn a_down_that_wakes_up_too_late_changes_nothing() {
+    let world = World::new();
+    for method in ["stop", "capture", "persist", "read_object", "destroy"] {
+        let session = world.ready(method);
+        world.fake().fault(method, Fault::Delay { ms: 200 }, 1);
+        let calls = world.fake().count(method);
+        let late = world.start(&["down", &session, "--json"]);
+        world.wait_for_calls(method, calls + 1);
+        late.signal(Signal::STOP);
+        world.env.clock().advance(Duration::from_secs(60));
+        let down = world.done(&["down", &session]);
+        assert_eq!(down["state"], "stopped", "{method}: {down:#}");
+        let objects = world.fake().objects();
+        let before = world.status(&session);
+        late.signal(Signal::CONT);
+        failed(&late.wait(), "ERR_OPERATION_CONFLICT", 2);
+        assert_eq!(world.status(&session), before, "{method}");
+        assert_eq!(world.fake().objects(), objects, "{method}");
+        assert_eq!(world.done(&["down", &session]), down, "{method}");
+    }
+    world.assert_nothing_left();
+}
+
+/// A holder that stands still hears no wish to cancel: its lease is waited for.
+#[test]
+fn a_process_that_stands_still_is_cancelled_when_its_lease_has_expired() {
+    let world = World::new();
+    world.fake().fault("install", Fault::Delay { ms: 200 }, 1);
+    let up = world.start(&with_json(&world.up("still")));
+    world.wait_for_call("install");
+    up.signal(Signal::STOP);
+    let session = session_of("still");
+    let mut down = world.start(&["down", &session, "--cancel", "--json"]);
+    let id = SessionId::from_recorded(session.clone());
+    wait_until("the wish is recorded", || {
+        let operations = world.ledger(|snapshot| snapshot.operations(&id));
+        operations[0].cancel_requested
+    });
+    assert!(!down.has_ended(), "the lease is good");
+    world.env.clock().advance(Duration::from_secs(60));
+    assert_eq!(document(&down.wait())["state"], "failed");
+    let before = world.status(&session);
+    up.signal(Signal::CONT);
+    // It sees the wish or the loss of its lease, whichever comes first.
+    let late = document(&up.wait());
+    let codes = ["ERR_INTERRUPTED", "ERR_OPERATION_CONFLICT"];
+    assert!(
+        codes.contains(&text(&late, "error_code").as_str()),
+        "{late:#}"
+    );
+    assert_eq!(world.status(&session), before);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_recovery_that_gets_a_signal_is_carried_on() {
+    for (signal, exit) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let world = World::new();
+        let session = world.ready("one");
+        world.fake().fault("capture", Fault::Hang, 2);
+        let down = world.start(&["down", &session, "--json"]);
+        world.wait_for_call("capture");
+        down.kill();
+        let recovery = world.start(&["reconcile", "--json"]);
+        world.wait_for_calls("capture", 2);
+        recovery.signal(signal);
+        failed(&recovery.wait(), "ERR_INTERRUPTED", exit);
+        let report = world.done(&["reconcile"]);
+        assert_eq!(report["reconciled"][0]["done"], true, "{report:#}");
+        assert_eq!(world.state(&session), "stopped");
+        world.assert_nothing_left();
+    }
 }
 
 #[test]
