@@ -25,14 +25,14 @@ pub(crate) fn fill(ledger: &Path, older: &str, files: &[String]) {
 }
 
 /// A home with a ledger in it, and the files.
-struct Filled {
-    env: TestEnv,
-    whole: PathBuf,
+pub(crate) struct Filled {
+    pub(crate) env: TestEnv,
+    pub(crate) whole: PathBuf,
     alone: PathBuf,
 }
 
 impl Filled {
-    fn new(older: u64) -> Self {
+    pub(crate) fn new(older: u64) -> Self {
         let env = TestEnv::new();
         let (whole, alone) = (env.root().join("whole.json"), env.root().join("alone.json"));
         let mut command = env.command(&std::env::current_exe().expect("this program"));
@@ -47,7 +47,7 @@ impl Filled {
         Self { env, whole, alone }
     }
 
-    fn list(&self, more: &[&str]) -> Command {
+    pub(crate) fn list(&self, more: &[&str]) -> Command {
         let arguments = [&["list", "--limit", SHOWN], more].concat();
         alpine(&self.env, &arguments)
     }

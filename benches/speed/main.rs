@@ -1,5 +1,6 @@
 //! The bars on speed and memory, each measured against a baseline of the same run. It prints, and fails nothing.
 
+mod contention;
 mod listing;
 mod repository;
 mod small;
@@ -15,6 +16,11 @@ fn main() {
         && command == listing::FILL
     {
         return listing::fill(Path::new(ledger), older, files);
+    }
+    if let [command, arguments @ ..] = arguments.as_slice()
+        && contention::is_one_of_many(command, arguments)
+    {
+        return;
     }
     let chosen = arguments.iter().find(|argument| !argument.starts_with('-'));
     let mut report = Report::default();
@@ -34,10 +40,15 @@ fn main() {
 type Part = fn(&mut Report);
 
 /// What is measured; a word on the command line chooses the parts whose name holds it.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 7] = [
     ("version", small::version),
     ("list", listing::list),
     ("up with the fake provider", small::up),
     ("repository up and down", repository::up_and_down),
     ("supervisor", small::supervisor),
+    ("contention: cold processes", contention::cold_processes),
+    (
+        "contention: a reader among writers",
+        contention::reader_among_writers,
+    ),
 ];

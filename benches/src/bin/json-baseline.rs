@@ -4,87 +4,12 @@
 //! It is as quick as such a program can be: it does nothing else at its start, times are compared as the texts that they are,
 //! and the stored payloads, which a list does not show, are skipped without being decoded.
 
+use alpine_benches::predecessor::{File, Session};
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-
-/// The whole file.
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "what is kept in the file is read, shown or not")]
-struct File {
-    sessions: HashMap<String, Session>,
-    #[serde(default)]
-    idempotency: HashMap<String, Request>,
-    #[serde(default)]
-    durable_objects: HashMap<String, DurableObject>,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "as above")]
-struct Session {
-    schema_version: String,
-    session_id: String,
-    principal_id: String,
-    owner_principal_id: String,
-    repo_url: String,
-    branch: String,
-    target_commit_sha: Option<String>,
-    opencode_url: Option<String>,
-    browser_opened: Option<bool>,
-    state: String,
-    state_transitions: Vec<Transition>,
-    operation_history: Vec<Operation>,
-    last_error: Option<IgnoredAny>,
-    started_at: String,
-    ready_at: Option<String>,
-    stopped_at: Option<String>,
-    persisted_at: Option<String>,
-    updated_at: String,
-    durable_object_id: Option<String>,
-    persist_attempt: Option<u64>,
-    history_truncated: bool,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "as above")]
-struct Transition {
-    state: String,
-    timestamp: String,
-    actor: String,
-    reason: String,
-    operation_id: String,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "as above")]
-struct Operation {
-    operation_id: String,
-    idempotency_key: String,
-    action: String,
-    started_at: String,
-    completed_at: Option<String>,
-    terminal_state: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "as above")]
-struct Request {
-    operation_id: String,
-    session_id: String,
-    action: String,
-    request_fingerprint: String,
-}
-
-#[derive(Deserialize)]
-#[expect(dead_code, reason = "as above")]
-struct DurableObject {
-    durable_object_id: String,
-    persisted_at: String,
-    payload: IgnoredAny,
-}
 
 /// What is printed with `--json`.
 #[derive(Serialize)]
@@ -116,7 +41,7 @@ fn main() {
     let json = arguments.next().is_some();
 
     let text = std::fs::read(path).expect("the file of sessions");
-    let file: File = serde_json::from_slice(&text).expect("sessions");
+    let file: File<IgnoredAny> = serde_json::from_slice(&text).expect("sessions");
     let now = Timestamp::now();
     let (sessions, truncated) = chosen(&file, &owner, now, limit);
     let shown = if json {
@@ -137,7 +62,7 @@ fn main() {
 
 /// The owner's sessions that are listed, those that changed last first.
 fn chosen<'a>(
-    file: &'a File,
+    file: &'a File<IgnoredAny>,
     owner: &str,
     now: Timestamp,
     limit: usize,

@@ -332,3 +332,58 @@ fn a_compaction_keeps_everything() {
     let there = world.ledger().read(|snapshot| snapshot.session(&id));
     assert!(there.unwrap().is_some());
 }
+
+#[test]
+fn ledgers_of_every_version_are_listed_checked_and_shown() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let fixtures = fs::read_dir(root.unwrap().join("tests/fixtures")).unwrap();
+    let mut count = 0;
+    for file in fixtures.map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "redb") {
+            continue;
+        }
+        count += 1;
+        let world = World::new();
+        fs::copy(&file, world.ledger_path()).unwrap();
+        fs::set_permissions(world.ledger_path(), fs::Permissions::from_mode(0o600)).unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = world.command(arguments);
+            command.args(["--json"]).env("ALPINE_PRINCIPAL_ID", "me");
+            let output = command.env("ALPINE_ADMIN", "1").output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+            output.stdout
+        };
+        let document =
+            |arguments: &[&str]| -> Value { serde_json::from_slice(&run(arguments)).unwrap() };
+        assert_eq!(document(&["ledger", "check", "--deep"])["sound"], true);
+        let list = document(&["list", "--all", "--all-owners", "--limit", "1000"]);
+        let sessions = list["sessions"].as_array().unwrap();
+        assert!(sessions.len() >= State::ALL.len(), "{list}");
+        for session in sessions {
+            let id = session["session_id"].as_str().unwrap();
+            let status = document(&["status", id]);
+            assert_eq!(status["state"], session["state"], "{id}");
+            assert!(
+                !document(&["ops", id])["operations"]
+                    .as_array()
+                    .unwrap()
+                    .is_empty()
+            );
+        }
+        assert!(!run(&["events"]).is_empty());
+        assert!(
+            !document(&["audit"])["records"]
+                .as_array()
+                .unwrap()
+                .is_empty()
+        );
+        // What it exports is what that version exported.
+        let export = fs::read(file.with_extension("jsonl")).unwrap();
+        assert!(
+            world.run(&["ledger", "export"]).stdout == export,
+            "{}",
+            file.display()
+        );
+    }
+    assert!(count > 0);
+}

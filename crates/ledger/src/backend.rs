@@ -1,18 +1,23 @@
-//! The file under redb: its locks are tried until a deadline instead of being waited for without end.
+//! The file under redb: its locks are waited for until a deadline instead of without end.
 
 use crate::LedgerError;
 use crate::error::{LockTimeout, from_redb};
+use crate::queue::Queue;
 use crate::site::Site;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(8));
+
+/// The same for the header, which is never locked for longer than the disk takes for one block.
+const HEADER_PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_micros(400));
 
 /// How long a reader waits for a writer that is writing the header.
 const HEADER_PATIENCE: Duration = Duration::from_millis(50);
@@ -20,27 +25,31 @@ const HEADER_PATIENCE: Duration = Duration::from_millis(50);
 /// Where redb's header ends, at the latest.
 const HEADER_END: u64 = 4096;
 
-/// A file whose locks are tried until a deadline.
+/// A file whose locks are waited for until a deadline.
 ///
 /// A reader does without the header's lock when its holder keeps it for longer than any write of the header takes: that
 /// process is stopped, and so is what it writes. The header's own checksums, and those of every value, tell a reader that
 /// was overtaken after all.
 #[derive(Debug)]
 pub(crate) struct PatientFile {
-    file: Box<dyn StorageBackend>,
+    file: Arc<dyn StorageBackend>,
+    queue: Queue,
     patience: Duration,
     reads_only: bool,
 }
 
 impl PatientFile {
     pub(crate) fn new(site: &Site, file: File) -> Result<Self, LedgerError> {
-        let file = Box::new(FileBackend::new(file).map_err(|error| from_redb(site, error))?);
+        let mut file: Box<dyn StorageBackend> =
+            Box::new(FileBackend::new(file).map_err(|error| from_redb(site, error))?);
         let options = &site.options;
+        if let Some(wrap) = &options.wrap {
+            file = wrap.wrap(file);
+        }
+        let file = Arc::from(file);
         Ok(Self {
-            file: match &options.wrap {
-                Some(wrap) => wrap.wrap(file),
-                None => file,
-            },
+            queue: Queue::new(&file),
+            file,
             patience: options.lock_timeout,
             reads_only: false,
         })
@@ -54,30 +63,30 @@ impl PatientFile {
         }
     }
 
-    fn acquire(
-        &self,
-        mut attempt: impl FnMut() -> Result<bool, BackendError>,
-    ) -> Result<(), BackendError> {
-        if wait_until(self.patience, &mut attempt)? {
-            return Ok(());
-        }
-        let timeout = LockTimeout {
-            waited: self.patience,
-        };
-        Err(BackendError::Io(io::Error::new(
+    fn timed_out(&self) -> BackendError {
+        let waited = self.patience;
+        BackendError::Io(io::Error::new(
             io::ErrorKind::TimedOut,
-            timeout,
-        )))
+            LockTimeout { waited },
+        ))
     }
 }
 
 /// Tries until it succeeds (`true`) or the time is over (`false`), with a growing, jittered pause in between.
 pub(crate) fn wait_until<E>(
     patience: Duration,
+    attempt: impl FnMut() -> Result<bool, E>,
+) -> Result<bool, E> {
+    poll(patience, PAUSES, attempt)
+}
+
+fn poll<E>(
+    patience: Duration,
+    (first, longest): (Duration, Duration),
     mut attempt: impl FnMut() -> Result<bool, E>,
 ) -> Result<bool, E> {
     let mut start = None;
-    let mut pause = PAUSES.0;
+    let mut pause = first;
     loop {
         if attempt()? {
             return Ok(true);
@@ -87,7 +96,7 @@ pub(crate) fn wait_until<E>(
             return Ok(false);
         };
         thread::sleep(jittered(pause).min(left));
-        pause = (pause * 2).min(PAUSES.1);
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -130,7 +139,7 @@ impl StorageBackend for PatientFile {
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
+        self.queue.try_lock((start, end))
     }
 
     fn try_lock_shared_range(
@@ -142,17 +151,33 @@ impl StorageBackend for PatientFile {
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.acquire(|| self.file.try_lock_range(start, end))
+        if self.queue.lock((start, end), self.patience)? {
+            Ok(())
+        } else {
+            Err(self.timed_out())
+        }
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        if self.reads_only && is_header(start, end) {
-            wait_until(HEADER_PATIENCE, || {
-                self.file.try_lock_shared_range(start, end)
-            })?;
-            return Ok(());
+        let attempt = || self.file.try_lock_shared_range(start, end);
+        if !is_header(start, end) {
+            let locked = poll(self.patience, PAUSES, attempt)?;
+            return if locked {
+                Ok(())
+            } else {
+                Err(self.timed_out())
+            };
         }
-        self.acquire(|| self.file.try_lock_shared_range(start, end))
+        let patience = if self.reads_only {
+            HEADER_PATIENCE
+        } else {
+            self.patience
+        };
+        if poll(patience, HEADER_PAUSES, attempt)? || self.reads_only {
+            Ok(())
+        } else {
+            Err(self.timed_out())
+        }
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {

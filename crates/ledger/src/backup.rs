@@ -6,7 +6,7 @@ use crate::fresh::Fresh;
 use crate::handle::open_writer;
 use crate::site::Site;
 use crate::store::{Store, guard};
-use crate::{Ledger, LedgerError};
+use crate::{Ledger, LedgerError, migrate};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::panic::{self, AssertUnwindSafe};
@@ -140,7 +140,12 @@ pub(crate) fn rewrite<T>(
         return Err(site.unavailable("it was replaced meanwhile", None));
     }
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        f(&Store::writing(site, &transaction), &fresh)
+        let store = Store::writing(site, &transaction);
+        // Where it can't be told any more, the file is damaged, and somebody repairs it.
+        if let Err(error @ LedgerError::Newer { .. }) = migrate::refuse_newer(&store) {
+            return Err(error);
+        }
+        f(&store, &fresh)
     }))
     .unwrap_or_else(|_| Err(site.corrupt("reading it failed")))
     .and_then(|(value, made)| {

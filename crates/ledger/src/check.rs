@@ -7,7 +7,7 @@ use crate::rows::{self, KEPT};
 use crate::site::Site;
 use crate::store::{self, Order, Store, guard};
 use crate::tables::TABLES;
-use crate::{LedgerError, Options, Snapshot, backup, codec};
+use crate::{LedgerError, Options, Snapshot, backup, codec, migrate};
 use agree::Agreement;
 use redb::ReadableDatabase;
 use std::collections::BTreeMap;
@@ -98,6 +98,9 @@ fn look(site: &Site, checked: &mut Checked) -> Result<bool, LedgerError> {
     };
     let transaction = guard(site, || Ok(reader.database.begin_read()?))?;
     let snapshot = Snapshot::new(Store::reading(site, &transaction));
+    if let Err(error @ LedgerError::Newer { .. }) = migrate::refuse_newer(&snapshot.store) {
+        return Err(error);
+    }
     for table in TABLES {
         let count = look_at_rows(&snapshot.store, table, checked);
         checked.rows.insert(table.to_owned(), count);

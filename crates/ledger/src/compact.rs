@@ -25,6 +25,12 @@ pub struct Compacted {
     pub after: u64,
 }
 
+/// Whether the file is so large that it may be worth writing it anew: one look at its size, and no wait.
+#[must_use]
+pub fn is_large(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.len() > LARGE)
+}
+
 /// Writes the file anew when it is worth it, or when it has to be. Other processes go on with the new file.
 ///
 /// # Errors

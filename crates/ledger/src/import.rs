@@ -11,7 +11,7 @@ use crate::store::{Order, Span, Store, guard};
 use crate::tables::{
     AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
 };
-use crate::{LeaseRecord, LedgerError, Options, backup, create, index, predecessor};
+use crate::{LeaseRecord, LedgerError, Options, backup, create, index, migrate, predecessor};
 use redb::ReadableDatabase;
 use std::fs::{self, File};
 use std::io::Read;
@@ -231,7 +231,9 @@ fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
     let reader =
         open_reader(source)?.ok_or_else(|| source.unavailable("it was removed meanwhile", None))?;
     let transaction = guard(source, || Ok(reader.database.begin_read()?))?;
-    Store::reading(source, &transaction).copy_to(store)?;
+    let from = Store::reading(source, &transaction);
+    migrate::refuse_newer(&from)?;
+    from.copy_to(store)?;
     let mut leases: Vec<(Vec<u8>, LeaseRecord)> = Vec::new();
     store.scan(LEASES, &Span::of(&[]), Order::Forward, |key, json| {
         leases.push((key.to_vec(), store.parse(LEASES, json)?));

@@ -174,13 +174,7 @@ fn transact<T>(
     let site = &shared.site;
     let store = Store::writing(site, &transaction);
     shared.identify(&store)?;
-    let schema = migrate::schema(&store)?;
-    if schema > SCHEMA {
-        return Err(LedgerError::Newer {
-            path: site.path.clone(),
-            schema,
-        });
-    }
+    migrate::refuse_newer(&store)?;
     let mut tx = Tx::new(Snapshot::new(store));
     match f(&mut tx) {
         Ok(value) => guard(site, || Ok(transaction.commit()?))

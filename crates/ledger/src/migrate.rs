@@ -4,7 +4,7 @@
 use crate::handle::open_writer;
 use crate::site::Site;
 use crate::store::{Store, guard};
-use crate::tables::META;
+use crate::tables::{META, SCHEMA};
 use crate::{LedgerError, backup};
 use redb::Database;
 
@@ -21,6 +21,18 @@ pub(crate) fn schema(store: &Store<'_>) -> Result<u64, LedgerError> {
         .get(META, b"schema")?
         .filter(|schema| *schema > 0)
         .ok_or_else(|| store.site.corrupt("it has no version"))
+}
+
+/// Refuses what a newer version wrote: it may have tables and rows that are not known here.
+pub(crate) fn refuse_newer(store: &Store<'_>) -> Result<(), LedgerError> {
+    let schema = schema(store)?;
+    if schema <= SCHEMA {
+        return Ok(());
+    }
+    Err(LedgerError::Newer {
+        path: store.site.path.clone(),
+        schema,
+    })
 }
 
 /// Brings the ledger to the schema that the last of the steps leads to.

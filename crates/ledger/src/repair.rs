@@ -49,7 +49,12 @@ pub fn repair(path: &Path, options: Options) -> Result<Repaired, LedgerError> {
             Ok(lost)
         })?;
         Ok((lost, true))
-    })?;
+    });
+    if lost.is_err() {
+        // Nothing was changed: the file is its own copy.
+        drop(std::fs::remove_file(&copy.path));
+    }
+    let lost = lost?;
     Ok(Repaired {
         before,
         backup: Some(copy.path),

@@ -180,7 +180,8 @@ impl From<LedgerError> for Failure {
                     .next(format!("alpine ledger import {path}"))
             }
             LedgerError::Incompatible { path, .. } => {
-                Self::new(ErrorCode::LedgerIncompatible, cause).next(aside(&path))
+                Self::new(ErrorCode::LedgerIncompatible, cause)
+                    .next(move_aside(&path, "not-a-ledger"))
             }
             LedgerError::Newer { .. } => {
                 Self::new(ErrorCode::LedgerIncompatible, cause).next("alpine ledger backup")
@@ -230,13 +231,16 @@ fn look_at(pids: &[u32]) -> String {
     format!("ps -o pid,stat,etime,args -p {}", pids.join(","))
 }
 
-/// Puts what is no ledger out of the way, and overwrites nothing.
-fn aside(path: &Path) -> String {
-    format!(
-        "mv -n {} {}",
-        word(path),
-        word(&suffixed(path, ".not-a-ledger"))
-    )
+/// The command that gives a file another name, which is free.
+#[must_use]
+pub fn move_aside(path: &Path, suffix: &str) -> String {
+    let named = |number: u32| match number {
+        1 => suffixed(path, &format!(".{suffix}")),
+        number => suffixed(path, &format!(".{suffix}-{number}")),
+    };
+    let free = (1..).map(named).find(|name| !name.exists());
+    let name = word(&free.unwrap_or_else(|| named(1)));
+    format!("mv -n {} {name}", word(path))
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

@@ -147,11 +147,14 @@ impl Engine {
         change: impl FnOnce(&mut SessionRecord) + Send + 'static,
     ) -> Result<(), Failure> {
         let reason = self.redactor.redact(reason);
-        tracing::info!(session_id = %held.session.session_id, operation_id = %held.operation.operation_id, state = %to, reason, "transition");
+        let said = reason.clone();
         self.record(held, move |tx, token| {
             tx.transition(token, to, &reason, change).map(|_| ())
         })
-        .await
+        .await?;
+        // Only now: who reads this may rely on it.
+        tracing::info!(session_id = %held.session.session_id, operation_id = %held.operation.operation_id, state = %to, reason = said, "transition");
+        Ok(())
     }
 
     /// Records that the operation stops here and can be carried on, and lets go of the lease.

@@ -33,7 +33,7 @@ pub use code::ErrorCode;
 pub use down::{DownOutcome, DownRequest};
 pub use engine::{Engine, Tips};
 pub use env::Env;
-pub use error::{Failure, Signal};
+pub use error::{Failure, Signal, move_aside};
 pub use limits::{Limit, Limits};
 pub use payload::{MAX_PAYLOAD, Payload, compact};
 pub use plan::{DownFlags, DownPlan, plan_down};

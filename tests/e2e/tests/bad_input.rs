@@ -678,7 +678,7 @@ fn ledgers_that_are_none() {
         put(bytes);
         assert_unusable(&world, &foreign, what);
     }
-    put(b"{\"ses_1\": {\"session_id\": \"ses_1\"}}");
+    put(b"{\"sessions\": {\"ses_1\": {\"session_id\": \"ses_1\"}}}");
     let failure = world.fails(&["list"], "ERR_LEDGER_INCOMPATIBLE", 2);
     let import = format!("alpine ledger import {}", path.display());
     assert_eq!(text(&failure, "next_step"), import);

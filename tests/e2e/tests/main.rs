@@ -1,7 +1,9 @@
 //! The promises of the contract, each tested on the whole program: real processes, real git, and a provider whose
 //! calls can be made to fail.
 
+mod acknowledged;
 mod bad_input;
+mod bad_ledger;
 mod crash;
 mod crowd;
 mod faults;

@@ -54,6 +54,9 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     // What is left of the engine on other threads may outlive this process's last moment.
     engine.ledger.close();
     drop(engine);
+    if ended.is_ok() {
+        compact(work, &config);
+    }
     let told = display.finish();
     if work.output.json {
         told.iter().for_each(|warning| work.output.warning(warning));
@@ -75,6 +78,17 @@ fn retain(ledger: &Ledger) {
     if let Err(error) = ledger.retain(&Retention::default(), BATCH) {
         // The session is down; what is kept for longer than it need be harms nobody.
         tracing::warn!("old records stay for now: {error}");
+    }
+}
+
+/// Writes the ledger's file anew where most of a large one is empty.
+fn compact(work: &Work, config: &Config) {
+    let path = &config.ledger.value;
+    if !alpine_ledger::is_large(path) {
+        return;
+    }
+    if let Err(error) = alpine_ledger::compact(path, work.options(config), false) {
+        tracing::warn!("the ledger's file stays as large as it is: {error}");
     }
 }
 

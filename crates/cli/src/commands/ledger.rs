@@ -8,7 +8,7 @@ use crate::view::{
 };
 use crate::work::Work;
 use alpine_ledger::{Depth, Imported, Ledger, Retained, Retention};
-use alpine_lifecycle::{ErrorCode, Failure, quoted};
+use alpine_lifecycle::{ErrorCode, Failure, move_aside, quoted};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};
@@ -67,12 +67,7 @@ fn repair(work: &Work, config: &Config) -> Result<u8, Failure> {
             return failure;
         }
         // Too little is left; a backup or an export can take its place once it is out of the way.
-        let aside = format!("{}.damaged", path.display());
-        failure.next(format!(
-            "mv -n {} {}",
-            quoted(&path.to_string_lossy()),
-            quoted(&aside)
-        ))
+        failure.next(move_aside(path, "damaged"))
     })?;
     tell(work, &RepairDocument::new(&repaired), RepairDocument::told);
     Ok(if repaired.after.is_sound() {

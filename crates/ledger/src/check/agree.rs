@@ -8,8 +8,8 @@ use crate::snapshot::RequestRow;
 use crate::store::Order;
 use crate::tables::{
     ATTEMPTS, AUDIT, BY_OWNER, EVENTS, Key, LEASES, META, NAMES, OPEN_OPERATIONS, OPERATIONS,
-    PENDING_DESTROYS, QUARANTINE, RECEIPTS, REQUESTS, SCHEMA, SESSION_EVENTS, SESSION_OPERATIONS,
-    SESSIONS, TRANSITIONS, last_number, split_text,
+    PENDING_DESTROYS, QUARANTINE, RECEIPTS, REQUESTS, SESSION_EVENTS, SESSION_OPERATIONS, SESSIONS,
+    TRANSITIONS, last_number, split_text,
 };
 use crate::{
     Event, OperationId, OperationRecord, QuarantineRecord, SessionId, SessionRecord,
@@ -142,12 +142,8 @@ impl<'a> Agreement<'a> {
         if self.checked.ledger_id.is_none() {
             self.wrong(META, "its id is missing");
         }
-        match self.row::<u64>(META, b"schema") {
-            Some(schema) if schema > SCHEMA => {
-                self.wrong(META, format!("a newer version wrote it (schema {schema})"));
-            }
-            Some(_) => {}
-            None => self.wrong(META, "its version is missing"),
+        if self.row::<u64>(META, b"schema").is_none() {
+            self.wrong(META, "its version is missing");
         }
     }
 

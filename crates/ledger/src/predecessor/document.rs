@@ -80,6 +80,7 @@ pub(super) struct Failure {
     pub(super) cause: String,
     pub(super) next_step: String,
     pub(super) retryable: bool,
+    pub(super) operation_id: String,
 }
 
 /// What a key was used for.

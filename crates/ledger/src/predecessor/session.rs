@@ -206,12 +206,17 @@ fn record(
 
 /// The client request ids of a session. One that has none gets one that nobody asks for.
 fn requests(document: &Document, from: &Session) -> Vec<String> {
-    let prefix = format!("up:{}:", from.owner());
+    let prefixes = [from.owner(), &from.principal_id].map(|who| format!("up:{who}:"));
+    let id = |key: &str| {
+        prefixes
+            .iter()
+            .find_map(|prefix| key.strip_prefix(prefix.as_str()))
+    };
     let mut ids: Vec<String> = document
         .idempotency
         .iter()
         .filter(|(_, request)| request.session_id == from.session_id)
-        .filter_map(|(key, _)| key.strip_prefix(&prefix).map(str::to_owned))
+        .filter_map(|(key, _)| id(key).map(str::to_owned))
         .collect();
     if ids.is_empty() {
         ids.push(format!("imported:{}", from.session_id));
@@ -241,7 +246,10 @@ fn error(
             cause: redact(&known.cause),
             next_step: redact(&known.next_step),
             retryable: known.retryable,
-            operation_id: Some(operation.clone()),
+            operation_id: Some(match known.operation_id.as_str() {
+                "" => operation.clone(),
+                recorded => OperationId::from_recorded(recorded),
+            }),
             exit_code: 2,
         },
         None => ErrorRecord {

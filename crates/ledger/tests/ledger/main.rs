@@ -9,6 +9,8 @@ mod disk;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod full_disk;
 #[cfg(test)]
 mod imports;

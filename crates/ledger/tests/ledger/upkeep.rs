@@ -2,8 +2,8 @@
 
 use crate::world::{World, kind, named, options_of, request};
 use alpine_ledger::{
-    AuditRecord, Checked, Depth, Ledger, PersistAttempt, QuarantineRecord, Receipt, SessionId,
-    State, check, compact, repair,
+    AuditRecord, Checked, Depth, Ledger, PersistAttempt, QuarantineRecord, Receipt, Retention,
+    SessionId, State, check, compact, is_large, repair,
 };
 use redb::{Builder, ConcurrencyMode, ReadableTable, TableDefinition};
 use std::fs;
@@ -34,7 +34,11 @@ const TABLES: [&str; 17] = [
 
 /// A ledger that has rows in every table.
 pub(crate) fn full() -> World {
-    let world = World::new();
+    filled(World::new())
+}
+
+/// The same, of a world that has none.
+pub(crate) fn filled(world: World) -> World {
     for (number, state) in State::ALL.into_iter().skip(1).enumerate() {
         let request = format!("r{number}");
         world.session_in(&named("me", &request, &format!("name-{number}")), state);
@@ -407,4 +411,40 @@ fn writers_lose_nothing_while_the_file_is_compacted() {
         .unwrap();
     assert_eq!(sessions.len(), 4 * EACH);
     assert_eq!(checked(&world, Depth::Pages).problems, []);
+}
+
+/// Lets the file grow by so many megabytes, and keeps so many of them.
+fn grow(world: &World, megabytes: u64, keep: u64) {
+    let reason = "x".repeat(1_000_000);
+    for _ in 0..megabytes {
+        world
+            .ledger
+            .write(|tx| tx.append_event(None, None, "large", Some(&reason)))
+            .unwrap();
+    }
+    let keep = Retention {
+        events: keep,
+        ..Retention::default()
+    };
+    world.ledger.retain(&keep, usize::MAX).unwrap();
+}
+
+#[test]
+fn a_file_is_written_anew_only_when_it_is_large_and_mostly_empty() {
+    for (megabytes, keep, worth) in [(20, 1, false), (100, 60, false), (100, 8, true)] {
+        let world = World::new();
+        world.up(&request("me", "r1"));
+        grow(&world, megabytes, keep);
+        let before = exported(&world.ledger);
+        assert_eq!(is_large(&world.path()), megabytes > 64, "{megabytes}");
+        let done = compact(&world.path(), options_of(&world.clock), false).unwrap();
+        assert_eq!(done.done, worth, "{megabytes}: {done:?}");
+        assert_eq!(done.after < done.before / 4, worth, "{megabytes}: {done:?}");
+        // The handle that was open goes on with the new file.
+        assert!(exported(&world.ledger) == before);
+        let seq = world
+            .ledger
+            .write(|tx| tx.append_event(None, None, "after", None));
+        assert_eq!(seq.unwrap(), 1 + megabytes + 1);
+    }
 }

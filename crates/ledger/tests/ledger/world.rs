@@ -47,12 +47,19 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::by(|_| {})
+    }
+
+    /// A world whose ledger was opened otherwise.
+    pub(crate) fn by(change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock {
             now: AtomicU64::new(1_790_000_000_000),
             boot: AtomicU64::new(5_000),
         });
-        let ledger = Ledger::open(&dir.path().join("ledger.redb"), options_of(&clock)).unwrap();
+        let mut options = options_of(&clock);
+        change(&mut options);
+        let ledger = Ledger::open(&dir.path().join("ledger.redb"), options).unwrap();
         Self { dir, clock, ledger }
     }
 
