@@ -841,6 +841,87 @@ fn stats_for_people_and_for_prometheus() {
     assert!(recent.contains("alpine_up_total{outcome=\"ready\"} 0\n"));
 }
 
+/// What a textfile collector accepts: each family once, its help and type before its samples, no timestamp, no sample
+/// twice, and a line feed at the end. The number of samples.
+#[track_caller]
+fn accepted(page: &str) -> usize {
+    let is_name = |text: &str| {
+        let mut letters = text.chars();
+        letters
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    assert!(page.ends_with('\n') && !page.contains("\n\n") && !page.contains('\r'));
+    let (mut families, mut samples) = (Vec::new(), Vec::new());
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let help = line.strip_prefix("# HELP ").expect("help before samples");
+        let (name, help) = help.split_once(' ').expect("a text");
+        assert!(is_name(name) && !help.trim().is_empty(), "{line}");
+        assert!(!families.contains(&name), "{name} comes twice");
+        families.push(name);
+        let kind = lines.next().expect("a type");
+        let kind = kind.strip_prefix(&format!("# TYPE {name} ")).expect(kind);
+        assert!(["gauge", "summary"].contains(&kind), "{kind}");
+        while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
+            let (sample, value) = line.rsplit_once(' ').expect("a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(!samples.contains(&sample), "{sample} comes twice");
+            samples.push(sample);
+            let (metric, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+            let part = metric.strip_prefix(name).expect(line);
+            let parts: &[&str] = if kind == "summary" {
+                &["", "_sum", "_count"]
+            } else {
+                &[""]
+            };
+            assert!(parts.contains(&part), "{line}");
+            let labels = labels.strip_suffix('}').expect("the end of its labels");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let (label, text) = label.split_once('=').expect("a label");
+                let text = text
+                    .strip_prefix('"')
+                    .and_then(|text| text.strip_suffix('"'));
+                assert!(is_name(label) && text.is_some_and(|text| !text.contains('"')));
+            }
+        }
+    }
+    samples.len()
+}
+
+#[test]
+fn a_textfile_collector_accepts_the_page() {
+    let world = busy();
+    let page = text(&world.run(&["stats", "--prometheus"]));
+    assert_eq!(accepted(&page), 17);
+    accepted(&text(&world.run(&[
+        "stats",
+        "--prometheus",
+        "--since",
+        "1m",
+    ])));
+    let nobody = World::new();
+    accepted(&text(&nobody.as_admin(&[
+        "stats",
+        "--prometheus",
+        "--all-owners",
+    ])));
+    // Each of these is one that it would not accept.
+    for wrong in [
+        page.trim_end().to_owned(),
+        page.replacen("# TYPE", "# KIND", 1),
+        page.replacen(" 604800", " 604800 1790000000000", 1),
+        page.clone() + &page,
+        page.replacen("outcome=\"ready\"", "outcome=ready", 1),
+    ] {
+        assert!(
+            std::panic::catch_unwind(|| accepted(&wrong)).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
 #[test]
 fn secrets_are_nowhere_in_the_history() {
     let world = World::new();

@@ -207,16 +207,17 @@ fn record(
 /// The client request ids of a session. One that has none gets one that nobody asks for.
 fn requests(document: &Document, from: &Session) -> Vec<String> {
     let prefixes = [from.owner(), &from.principal_id].map(|who| format!("up:{who}:"));
-    let id = |key: &str| {
-        prefixes
+    let id = |key: &String| {
+        let mut found = prefixes
             .iter()
-            .find_map(|prefix| key.strip_prefix(prefix.as_str()))
+            .filter_map(|prefix| key.strip_prefix(prefix));
+        found.next().map(str::to_owned)
     };
     let mut ids: Vec<String> = document
         .idempotency
         .iter()
         .filter(|(_, request)| request.session_id == from.session_id)
-        .filter_map(|(key, _)| id(key).map(str::to_owned))
+        .filter_map(|(key, _)| id(key))
         .collect();
     if ids.is_empty() {
         ids.push(format!("imported:{}", from.session_id));
