@@ -26,10 +26,12 @@ pub fn main() -> ExitCode {
     main_with(Setup::default())
 }
 
-/// The program, with what `setup` brings along. Nothing may have been started before: this process may be a supervisor.
+/// The program, with what `setup` brings along. Nothing may have been started before: this process may be a supervisor, or
+/// a provider's.
 #[must_use]
 pub fn main_with(setup: Setup) -> ExitCode {
-    if let Some(code) = alpine_provider_local::reexecuted() {
+    let reexecuted = alpine_provider_local::reexecuted();
+    if let Some(code) = reexecuted.or_else(alpine_provider_port::hosted) {
         return code;
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();

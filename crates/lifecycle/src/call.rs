@@ -53,7 +53,7 @@ impl Engine {
         let ended = loop {
             match self.attempt(held, step, limit, attempt, &work).await {
                 Ok(Err(error))
-                    if error.retry == Retry::Transient && attempt < self.limits.tries =>
+                    if may_pass(&error) && attempt < self.limits.tries =>
                 {
                     self.watch.tell(Progress::Retrying {
                         step,
@@ -198,6 +198,12 @@ impl Engine {
             () = tokio::time::sleep(span) => Ok(()),
         }
     }
+}
+
+/// Whether another try may end better. A provider that has died may have done the work or not: each call is idempotent, so
+/// the next try finds out, and converges.
+fn may_pass(error: &ProviderError) -> bool {
+    error.retry == Retry::Transient || error.kind == ErrorKind::Crashed
 }
 
 fn timed_out(step: Step, limit: Duration) -> Failure {

@@ -207,7 +207,7 @@ fn unsafe_is_only_where_the_sandbox_must() {
             .to_string_lossy()
             .into_owned();
         if !relative.starts_with("crates/provider-local/")
-            && !relative.starts_with("crates/provider-api/")
+            && !relative.starts_with("crates/provider-port/")
             && relative != "crates/provider-store/src/glibc.rs"
         {
             assert!(

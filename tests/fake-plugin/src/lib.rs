@@ -1,0 +1,52 @@
+//! The strict fake provider as a library that is loaded, with some commands of its own that go wrong.
+
+mod odd;
+mod provider;
+
+use alpine_provider_api::{OpenRequest, ProviderError};
+use serde::Deserialize;
+use std::path::PathBuf;
+
+pub use provider::FakePlugin;
+
+/// What it is configured with.
+#[derive(Debug, Deserialize)]
+pub struct Config {
+    /// The directory of the fake's state; without one, it is the place that the host names.
+    state: Option<PathBuf>,
+}
+
+/// Makes the provider.
+///
+/// # Errors
+/// Those of a configuration of another shape.
+pub fn make(request: OpenRequest) -> Result<FakePlugin, ProviderError> {
+    let config: Config = serde_json::from_value(request.config).map_err(|error| {
+        ProviderError::new(
+            alpine_provider_api::ErrorKind::ConfigInvalid,
+            format!("its configuration is not what it takes: {error}"),
+        )
+    })?;
+    Ok(FakePlugin::new(config.state.unwrap_or(request.place.state)))
+}
+
+alpine_provider_port::export_provider!("fake", make);
+
+/// The library, which is built beside the test that runs.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn library() -> PathBuf {
+    beside("libalpine_fake_plugin.so")
+}
+
+fn beside(name: &str) -> PathBuf {
+    let program = std::env::current_exe().expect("a program");
+    let mut folders = program.ancestors().skip(1).take(2);
+    let found = folders.find_map(|folder| {
+        let places = [folder.join(name), folder.join("deps").join(name)];
+        places.into_iter().find(|path| path.is_file())
+    });
+    found.unwrap_or_else(|| panic!("`{name}` is not beside {}", program.display()))
+}

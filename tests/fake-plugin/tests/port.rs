@@ -1,0 +1,8 @@
+//! The boundary, over each transport: the fake as a hosted library, as a library in this process, and as an executable.
+
+mod port {
+    mod faults;
+    mod methods;
+    mod streams;
+    mod support;
+}

@@ -1,0 +1,200 @@
+//! What goes wrong in a provider's process is a typed error, in time, and strikes nobody else.
+
+use super::support::*;
+use alpine_provider_api::*;
+use alpine_provider_port::{PortProvider, Source};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// How long after a fault its error has to be there.
+const SOON: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_panic_is_an_answer_that_says_where() {
+    for by in ALL {
+        let behind = Behind::new(by);
+        let error = behind.odd(&["panic"]).await.0.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Internal, "{by:?}");
+        assert!(
+            error.message.contains("tests/fake-plugin/src/odd.rs:")
+                && error.message.contains("as it was asked to"),
+            "{error}"
+        );
+        behind.provider.describe().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_is_a_crash_and_the_next_call_has_another() {
+    let faults: [(&[&str], &str); 5] = [
+        (&["abort"], "signal 6"),
+        (&["exit", "0"], "exited with status 0"),
+        (&["exit", "3"], "exited with status 3"),
+        (&["segfault"], "signal 11"),
+        (&["kill", "9"], "signal 9"),
+    ];
+    for by in CHILDREN {
+        for (words, how) in faults {
+            let (behind, other) = (Behind::new(by), Behind::new(by));
+            other.provider.describe().await.unwrap();
+            let bystander = async { behind.odd(&["hang"]).await.0.unwrap_err() };
+            let unaffected = other.odd(&["stream", "8"]);
+            let fault = async {
+                behind.provider.describe().await.unwrap();
+                let start = Instant::now();
+                (behind.odd(words).await.0.unwrap_err(), start.elapsed())
+            };
+            let ((error, took), also, unaffected) = tokio::join!(fault, bystander, unaffected);
+            assert_eq!(error.kind, ErrorKind::Crashed, "{by:?} {words:?}: {error}");
+            assert_eq!(error.retry, Retry::Transient);
+            assert!(error.message.contains("provider `acme`"), "{error}");
+            assert!(error.message.contains(how), "{by:?} {words:?}: {error}");
+            assert!(took < SOON, "{by:?} {words:?}: {took:?}");
+            assert_eq!(also.kind, ErrorKind::Crashed);
+            unaffected.0.unwrap();
+            behind.provider.describe().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_ends_at_its_deadline() {
+    for by in ALL {
+        let behind = Behind::new(by);
+        behind.provider.describe().await.unwrap();
+        let call = Call::quiet(meta(100));
+        let start = Instant::now();
+        let (_input, none) = mpsc::channel(1);
+        let reply = behind.provider.exec(&call, odd(&["hang"]), none).await;
+        let took = start.elapsed();
+        assert_eq!(reply.unwrap_err().kind, ErrorKind::Timeout, "{by:?}");
+        assert!(took >= Duration::from_millis(100), "{took:?}");
+        assert!(took < Duration::from_millis(100) + SOON, "{took:?}");
+        // It was cancelled, and answered: the process is still there.
+        behind.provider.describe().await.unwrap();
+        assert_eq!(behind.control.count("describe"), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_a_cancel_is_ended_and_started_anew() {
+    for by in CHILDREN {
+        let behind = Behind::new(by);
+        behind.provider.describe().await.unwrap();
+        let call = Call::quiet(meta(100));
+        let (_input, none) = mpsc::channel(1);
+        let hung = behind.provider.exec(&call, odd(&["block"]), none);
+        // Meanwhile another call waits, and learns that its outcome is unknown.
+        let other = behind.odd(&["hang"]);
+        let (hung, (other, _)) = tokio::join!(hung, other);
+        assert_eq!(hung.unwrap_err().kind, ErrorKind::Timeout, "{by:?}");
+        let other = other.unwrap_err();
+        assert_eq!(other.kind, ErrorKind::Crashed, "{by:?}");
+        assert!(other.message.contains("cancelled"), "{other}");
+        behind.provider.describe().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_provider_is_started_anew_a_few_times_only() {
+    let behind = Behind::with(By::Hosted, |config| {
+        config.timings.restart_window = Duration::from_secs(3600);
+    });
+    for _ in 0..4 {
+        let error = behind.odd(&["abort"]).await.0.unwrap_err();
+        assert!(!error.message.contains("left alone"), "{error}");
+    }
+    let error = behind.provider.describe().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Crashed);
+    assert!(error.message.contains("was started 4 times"), "{error}");
+    assert_eq!(behind.control.count("describe"), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_started_before_the_first_call_and_nothing_is_left_after_the_last() {
+    for by in CHILDREN {
+        let mark = format!("{by:?}-{}", std::process::id());
+        let behind = Behind::with(by, |config| {
+            config
+                .env
+                .insert("MARK".to_owned(), Secret::new(mark.clone()));
+        });
+        let marker = format!("MARK={mark}");
+        assert!(children_of(&marker).is_empty());
+        behind.provider.describe().await.unwrap();
+        let (_input, none) = mpsc::channel(1);
+        let call = Call::quiet(meta(10));
+        // Even with a call that hangs.
+        let hung = behind.provider.exec(&call, odd(&["block"]), none).await;
+        assert_eq!(hung.unwrap_err().kind, ErrorKind::Timeout);
+        let children = children_of(&marker);
+        assert_eq!(children.len(), 1, "{children:?}");
+        drop(behind);
+        let children = children_of(&marker);
+        assert!(children.is_empty(), "{children:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_child_sees_what_it_is_given_and_nothing_else() {
+    for by in CHILDREN {
+        let behind = Behind::new(by);
+        let env = behind.output(&["env"]).await;
+        assert_eq!(env, "ALLOWED=planted-secret-value\n", "{by:?}");
+        let descriptors = behind.output(&["descriptors"]).await;
+        for line in descriptors.lines() {
+            let (number, target) = line.split_once(' ').unwrap();
+            let expected = match number {
+                "0" => target == "/dev/null",
+                "1" | "2" => target.starts_with("pipe:"),
+                "3" => target.starts_with("socket:"),
+                "4" if by == By::Hosted => target.ends_with(".so"),
+                // Its own: the runtime's, and the directory that it reads.
+                _ => {
+                    target.starts_with("anon_inode:")
+                        || target.starts_with("socket:")
+                        || target.starts_with("/proc/")
+                }
+            };
+            assert!(expected, "{by:?}: {descriptors}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_says_so() {
+    let mut missing = config(By::Executable, None, serde_json::Value::Null);
+    missing.source = Source::Executable {
+        program: "/nonexistent/provider".into(),
+        args: Vec::new(),
+    };
+    let error = PortProvider::new(missing).describe().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unsupported);
+    assert!(error.message.contains("/nonexistent/provider"), "{error}");
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_provider_says_so() {
+    for (program, args, expected) in [
+        ("/bin/true", vec![], "exited with status 0"),
+        (
+            "/bin/sh",
+            vec![
+                "-c",
+                "printf 'not a frame at all, but long enough' >&3; cat <&3",
+            ],
+            "does not keep to the protocol",
+        ),
+    ] {
+        let mut wrong = config(By::Executable, None, serde_json::Value::Null);
+        wrong
+            .env
+            .insert("PATH".to_owned(), Secret::new("/usr/bin:/bin".to_owned()));
+        wrong.source = Source::Executable {
+            program: program.into(),
+            args: args.into_iter().map(str::to_owned).collect(),
+        };
+        let error = PortProvider::new(wrong).describe().await.unwrap_err();
+        assert!(error.message.contains(expected), "{error}");
+    }
+}
