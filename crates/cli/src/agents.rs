@@ -1,7 +1,7 @@
 //! Agents are data: the built-in ones and the user's, read by the same reader.
 
 use crate::config::{Origin, Source, Table};
-use alpine_lifecycle::{ErrorCode, Failure, quoted};
+use alpine_lifecycle::{ErrorCode, Failure};
 use alpine_provider_api::{AgentSpec, BasicAuth, Probe, Serve, Server, Shutdown, Transcript};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -277,10 +277,7 @@ fn missing(agent: &str, key: &str) -> Failure {
         ErrorCode::ConfigInvalid,
         format!("agent `{agent}` has no `agents.{agent}.{key}` in the configuration"),
     )
-    .next(format!(
-        "add a table {} with the key `{key}` to config.toml",
-        quoted(&format!("[agents.{agent}]"))
-    ))
+    .next("alpine config")
 }
 
 /// Whether a text can be an agent's name.

@@ -110,7 +110,7 @@ pub(crate) async fn run(
 fn not_started(error: &std::io::Error) -> ProviderError {
     let failed = ProviderError::io("can't run `git`", error);
     if error.kind() == std::io::ErrorKind::NotFound {
-        failed.hint("install git, or put it in the PATH")
+        failed.hint("sudo apt-get install git")
     } else {
         failed
     }

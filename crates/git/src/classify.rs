@@ -18,12 +18,16 @@ pub(crate) enum Doing<'a> {
     Workspace { path: &'a Path },
 }
 
+/// The command that brings a token.
+const TOKEN: &str = "export GITHUB_TOKEN=\"$(gh auth token)\"";
+/// The command that has the user's browser authorise a new one.
+const RENEW: &str = "gh auth refresh && export GITHUB_TOKEN=\"$(gh auth token)\"";
+
 /// The failure of a git process that did not exit 0.
 pub(crate) fn classify(doing: &Doing, ended: &Ended) -> ProviderError {
     let said = ended.stderr.join("\n");
     let failure = if is_full(&said) {
-        ProviderError::new(ErrorKind::NoSpace, "git found no space left on the disk")
-            .hint("free some space and try again")
+        ProviderError::new(ErrorKind::NoSpace, "git found no space left on the disk").hint("df -h")
     } else if let Some(killed) = killed(ended) {
         killed
     } else {
@@ -70,11 +74,11 @@ fn local(repo: &RepoUrl, said: &str) -> ProviderError {
         let word = repo.as_str().replace('\'', r"'\''");
         return ProviderError::new(
             ErrorKind::InvalidArgument,
-            format!("`{repo}` belongs to another user, and git does not read it"),
+            format!(
+                "`{repo}` belongs to another user: git reads it only if you say that you trust it"
+            ),
         )
-        .hint(format!(
-            "if you trust it: `git config --global --add safe.directory '{word}'`"
-        ));
+        .hint(format!("git config --global --add safe.directory '{word}'"));
     }
     if contains_any(
         said,
@@ -97,11 +101,11 @@ fn ssh(repo: &RepoUrl, said: &str) -> Option<ProviderError> {
     if said.contains("Host key verification failed") {
         let failed = ProviderError::new(
             ErrorKind::Unreachable,
-            format!("the host key of `{host}` is not known, or not the known one"),
+            format!(
+                "the host key of `{host}` is not known, or not the known one; compare and accept it once by hand"
+            ),
         );
-        return Some(failed.hint(format!(
-            "compare and accept the key once by hand: `ssh -T git@{host}`"
-        )));
+        return Some(failed.hint(format!("ssh -T git@{host}")));
     }
     if contains_any(
         said,
@@ -111,7 +115,7 @@ fn ssh(repo: &RepoUrl, said: &str) -> Option<ProviderError> {
             ErrorKind::AuthRejected,
             format!("`{host}` refused the keys of the SSH agent"),
         );
-        return Some(failed.hint("see with `ssh-add -l` which keys the agent holds"));
+        return Some(failed.hint("ssh-add -l"));
     }
     if contains_any(
         said,
@@ -125,7 +129,7 @@ fn ssh(repo: &RepoUrl, said: &str) -> Option<ProviderError> {
     }
     said.contains("cannot run ssh").then(|| {
         ProviderError::new(ErrorKind::Io, "`ssh` can't be run")
-            .hint("install an SSH client, or put it in the PATH")
+            .hint("sudo apt-get install openssh-client")
     })
 }
 
@@ -136,34 +140,38 @@ fn http(repo: &RepoUrl, credential: Option<&GitCredential>, said: &str) -> Optio
         &["SAML SSO", "enforced SAML", "single sign-on", "SSO"],
     ) {
         return Some(
-            rejected(format!("`{repo}` asks for single sign-on with this token"))
-                .hint("authorise the token for the organisation's single sign-on"),
+            rejected(format!(
+                "`{repo}` asks for single sign-on: the token has to be authorised for the organisation"
+            ))
+            .hint(RENEW),
         );
     }
     if said.contains("could not read Username") || said.contains("could not read Password") {
-        let failed = rejected(format!("`{repo}` asks for a credential"));
+        let host = repo.host().unwrap_or_default();
+        let asked = format!("`{repo}` asks for a credential");
+        let named = format!("a token is given to it if `[git] token_hosts` names `{host}`");
         return Some(match credential {
-            None => failed.hint(match repo.host() {
-                Some(host) if host != "github.com" => format!(
-                    "set GITHUB_TOKEN to a token that may read it, and name `{host}` in `[git] token_hosts`"
-                ),
-                Some(_) | None => "set GITHUB_TOKEN to a token that may read it".to_owned(),
-            }),
-            Some(_) => {
-                failed.hint("the token is not given to this host: name it in `[git] token_hosts`")
-            }
+            None if host == "github.com" => rejected(asked).hint(TOKEN),
+            None => rejected(format!("{asked}; {named}")).hint(TOKEN),
+            // What is in force, and in which file that is changed.
+            Some(_) => rejected(format!("{asked}; {named}")).hint("alpine config"),
         });
     }
     if contains_any(said, &["Authentication failed", "error: 401"]) {
         return Some(
-            rejected(format!("`{repo}` refused the credential"))
-                .hint("the token may have expired or been revoked: make a new one"),
+            rejected(format!(
+                "`{repo}` refused the credential: it may have expired or been revoked"
+            ))
+            .hint(TOKEN),
         );
     }
     if said.contains("error: 403") {
         return Some(
-            rejected(format!("`{repo}` refused the credential: {}", told(said)))
-                .hint("the token lacks the right to read this repository"),
+            rejected(format!(
+                "`{repo}` refused the credential, which may lack the right to read it: {}",
+                told(said)
+            ))
+            .hint(TOKEN),
         );
     }
     if contains_any(said, &["not found", "error: 404"]) {
@@ -187,7 +195,10 @@ fn redirected(repo: &RepoUrl, said: &str) -> Option<ProviderError> {
                 "`{repo}` sends the caller to another address, which is not followed with a token"
             ),
         )
-        .hint("give the address that the host redirects to")
+        .hint(format!(
+            "curl -sI '{}'",
+            repo.as_str().replace('\'', r"'\''")
+        ))
     })
 }
 
@@ -196,7 +207,6 @@ fn not_visible(repo: &RepoUrl) -> ProviderError {
         ErrorKind::AuthRejected,
         format!("`{repo}` does not exist, or this credential may not see it"),
     )
-    .hint("check the address, and that the credential may read a private repository")
 }
 
 /// What none of the known texts explains: the network's fault where it is one.
@@ -231,8 +241,10 @@ fn other(repo: &RepoUrl, said: &str) -> ProviderError {
     ];
     let certificate = ["SSL certificate", "certificate verif", "SSL routines"];
     if contains_any(said, &certificate) {
-        return ProviderError::new(ErrorKind::Unreachable, message)
-            .hint("the host's certificate is not trusted: see SSL_CERT_FILE");
+        return ProviderError::new(ErrorKind::Unreachable, message).hint(format!(
+            "curl -sI '{}'",
+            repo.as_str().replace('\'', r"'\''")
+        ));
     }
     if repo.transport() != Transport::File && contains_any(said, &network) {
         return ProviderError::transient(ErrorKind::Unreachable, message);

@@ -208,9 +208,11 @@ impl<'a> Mirror<'a> {
             (_, Presence::Whole) => Ok(()),
             (_, Presence::Missing | Presence::Damaged) => Err(ProviderError::new(
                 ErrorKind::CommitNotFound,
-                format!("`{}` no longer has the commit `{commit}`", self.repo),
-            )
-            .hint("start again from what the branch is now")),
+                format!(
+                    "`{}` no longer has the commit `{commit}`; the branch may have moved on",
+                    self.repo
+                ),
+            )),
         }
     }
 

@@ -117,7 +117,6 @@ fn line_of(text: &str, at: usize) -> usize {
 
 fn invalid(message: String) -> ProviderError {
     ProviderError::new(ErrorKind::ConfigInvalid, message)
-        .hint("mend `.alpine.toml` in the repository, or use `--no-install`")
 }
 
 #[cfg(test)]

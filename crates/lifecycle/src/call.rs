@@ -52,9 +52,7 @@ impl Engine {
         let mut attempt = 1;
         let ended = loop {
             match self.attempt(held, step, limit, attempt, &work).await {
-                Ok(Err(error))
-                    if may_pass(&error) && attempt < self.limits.tries =>
-                {
+                Ok(Err(error)) if may_pass(&error) && attempt < self.limits.tries => {
                     self.watch.tell(Progress::Retrying {
                         step,
                         cause: self.redactor.redact(&error.message),

@@ -46,7 +46,7 @@ fn ambiguous(given: &str, ids: &[SessionId]) -> Failure {
         ErrorCode::Usage,
         format!("`{}` may be any of: {}", shown(given), ids.join(", ")),
     )
-    .next("give more of the session's id")
+    .next("alpine list --all")
 }
 
 /// Refuses another's session to all but admins.

@@ -155,12 +155,13 @@ impl Engine {
             quoted(&new.repo_url),
             quoted(&new.branch)
         );
-        let next = if failure.code == ErrorCode::BranchNotFound {
-            format!("git ls-remote --heads {}", quoted(&new.repo_url))
-        } else if failure.code == ErrorCode::RepoAuthRejected {
-            "gh auth status".to_owned()
-        } else {
-            up
+        let next = match failure.code.as_str() {
+            "ERR_BRANCH_NOT_FOUND" => format!("git ls-remote --heads {}", quoted(&new.repo_url)),
+            "ERR_REPO_AUTH_REJECTED" => "gh auth status".to_owned(),
+            // The repository's own step: it can be done by hand in a session without it.
+            "ERR_INSTALL_FAILED" | "ERR_CONFIG_INVALID" => format!("{up} --no-install"),
+            "ERR_AGENT_NOT_READY" if new.agent != "page" => format!("{up} --agent page"),
+            _ => up,
         };
         failure.next(next)
     }

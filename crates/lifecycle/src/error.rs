@@ -1,9 +1,9 @@
 //! What can go wrong, as users see it: one type of failure.
 
 use crate::ErrorCode;
-use alpine_ledger::{ErrorRecord, Hindrance, LedgerError, OperationId};
+use crate::mend;
+use alpine_ledger::{ErrorRecord, LedgerError, OperationId};
 use alpine_provider_api::{ProviderError, Redactor, Retry};
-use std::path::{Path, PathBuf};
 
 /// A signal that asks the tool to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,12 +165,15 @@ impl From<LedgerError> for Failure {
         match error {
             LedgerError::Unavailable {
                 path, hindrance, ..
-            } => Self::new(ErrorCode::LedgerUnavailable, cause).next(remedy(hindrance, &path)),
+            } => Self::new(ErrorCode::LedgerUnavailable, cause)
+                .next(mend::unavailable(hindrance, &path)),
             LedgerError::Busy { pids, .. } => {
-                Self::new(ErrorCode::LedgerUnavailable, cause).next(look_at(&pids))
+                Self::new(ErrorCode::LedgerUnavailable, cause).next(mend::busy(&pids))
             }
-            LedgerError::OutcomeUnknown { .. } => Self::new(ErrorCode::LedgerUnavailable, cause)
-                .next("run the same command again: it finds out what was recorded"),
+            // What was recorded is there to be read.
+            LedgerError::OutcomeUnknown { .. } => {
+                Self::new(ErrorCode::LedgerUnavailable, cause).next("alpine list")
+            }
             LedgerError::Corrupt { .. } => {
                 Self::new(ErrorCode::LedgerCorrupt, cause).next("alpine ledger repair")
             }
@@ -181,7 +184,7 @@ impl From<LedgerError> for Failure {
             }
             LedgerError::Incompatible { path, .. } => {
                 Self::new(ErrorCode::LedgerIncompatible, cause)
-                    .next(move_aside(&path, "not-a-ledger"))
+                    .next(mend::move_aside(&path, "not-a-ledger"))
             }
             LedgerError::Newer { .. } => {
                 Self::new(ErrorCode::LedgerIncompatible, cause).next("alpine ledger backup")
@@ -200,57 +203,6 @@ impl From<LedgerError> for Failure {
                 .next("report this with the output of `ALPINE_LOG=debug` and the same command"),
         }
     }
-}
-
-/// What mends a ledger that can't be used, or shows what is in the way.
-fn remedy(hindrance: Hindrance, path: &Path) -> String {
-    let file = word(path);
-    let dir = word(path.parent().unwrap_or(path));
-    match hindrance {
-        Hindrance::Exposed | Hindrance::ReadOnly => format!("chmod 600 {file}"),
-        Hindrance::DirectoryExposed => format!("chmod go-w {dir}"),
-        Hindrance::SymbolicLink => format!("export ALPINE_LEDGER_PATH=\"$(realpath -m {file})\""),
-        Hindrance::HardLinks => {
-            let copy = word(&suffixed(path, ".copy"));
-            format!("cp -p {file} {copy} && mv {copy} {file}")
-        }
-        Hindrance::NoSpace => format!("df -h {dir}"),
-        Hindrance::FileLimit => "ulimit -f".to_owned(),
-        Hindrance::ReadOnlyFileSystem => format!("findmnt -T {dir}"),
-        Hindrance::Permissions => format!("ls -ld {dir} {file}"),
-        Hindrance::Other => "check the owner, the permissions and the free space of the path above, then run the same command again".to_owned(),
-    }
-}
-
-/// Shows what the processes are that keep the ledger busy.
-fn look_at(pids: &[u32]) -> String {
-    if pids.is_empty() {
-        return "run the same command again".to_owned();
-    }
-    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-    format!("ps -o pid,stat,etime,args -p {}", pids.join(","))
-}
-
-/// The command that gives a file another name, which is free.
-#[must_use]
-pub fn move_aside(path: &Path, suffix: &str) -> String {
-    let named = |number: u32| match number {
-        1 => suffixed(path, &format!(".{suffix}")),
-        number => suffixed(path, &format!(".{suffix}-{number}")),
-    };
-    let free = (1..).map(named).find(|name| !name.exists());
-    let name = word(&free.unwrap_or_else(|| named(1)));
-    format!("mv -n {} {name}", word(path))
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn word(path: &Path) -> String {
-    crate::caller::quoted(&path.to_string_lossy())
 }
 
 /// The text on one line, without what could act on a terminal, and no longer than `most` characters.

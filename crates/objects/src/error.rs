@@ -5,6 +5,7 @@ use alpine_provider_api::{ErrorKind, ProviderError};
 use object_store::path::Path as Key;
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
 /// A failure of the store on one of an object's files.
 pub(crate) fn failed(what: &str, key: &Key, error: &object_store::Error) -> ProviderError {
@@ -14,7 +15,7 @@ pub(crate) fn failed(what: &str, key: &Key, error: &object_store::Error) -> Prov
         if let Some(system) = error.downcast_ref::<io::Error>()
             && system.raw_os_error().is_some()
         {
-            return hinted(ProviderError::io(what, system), system);
+            return hinted(ProviderError::io(what, system), system, None);
         }
         source = error.source();
     }
@@ -22,23 +23,32 @@ pub(crate) fn failed(what: &str, key: &Key, error: &object_store::Error) -> Prov
 }
 
 /// A failure of the store's own directory.
-pub(crate) fn io(what: &str, path: &std::path::Path, error: &io::Error) -> ProviderError {
+pub(crate) fn io(what: &str, path: &Path, error: &io::Error) -> ProviderError {
     hinted(
         ProviderError::io(format!("can't {what} `{}`", path.display()), error),
         error,
+        Some(path),
     )
 }
 
-fn hinted(failed: ProviderError, error: &io::Error) -> ProviderError {
+fn hinted(failed: ProviderError, error: &io::Error, path: Option<&Path>) -> ProviderError {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let kind = error.kind();
-    if matches!(kind, PermissionDenied | ReadOnlyFilesystem) {
-        failed.hint("make the directory of the durable objects writable for you")
+    let command = if matches!(kind, PermissionDenied | ReadOnlyFilesystem) {
+        "ls -ld"
     } else if matches!(kind, StorageFull | QuotaExceeded) {
-        failed.hint("free some space where the durable objects are, and try again")
+        "df -h"
     } else {
-        failed
-    }
+        return failed;
+    };
+    failed.hint(match path {
+        Some(path) => {
+            let quoted = path.display().to_string().replace('\'', r"'\''");
+            format!("{command} '{quoted}'")
+        }
+        // It says where the durable objects are.
+        None => "alpine config".to_owned(),
+    })
 }
 
 /// What was read is not what was written.

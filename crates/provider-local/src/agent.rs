@@ -73,8 +73,7 @@ async fn start_server(
         Ok(Reply::AgentStarted(started)) => started,
         Ok(_) => return Err(dial::unexpected(sandbox)),
         Err(error) if error.kind == ErrorKind::InvalidArgument => {
-            let error = ProviderError::new(ErrorKind::AgentNotReady, error.message);
-            return Err(error.hint("install the agent, or choose another with `--agent`"));
+            return Err(ProviderError::new(ErrorKind::AgentNotReady, error.message));
         }
         Err(error) => return Err(error),
     };

@@ -118,17 +118,19 @@ fn failed(sandbox: &Sandbox, plan: &Plan, ended: ExecReply) -> ProviderError {
         ExecReply::Signalled(signal) => format!("was ended by signal {signal}"),
     };
     let message = format!("`{}` (found by `{}`) {how}", plan.command, plan.found_by);
-    ProviderError::new(ErrorKind::InstallFailed, message)
-        .hint("mend the install step, or use `--no-install`")
-        .log_tail(logs::tail(sandbox, LogName::Install, 0, 20))
+    ProviderError::new(ErrorKind::InstallFailed, message).log_tail(logs::tail(
+        sandbox,
+        LogName::Install,
+        0,
+        20,
+    ))
 }
 
 fn no_tool(plan: &Plan) -> ProviderError {
     let tool = plan.tool();
     let message = format!(
-        "`{}` was found, which asks for `{}`, but `{tool}` is not installed",
+        "`{}` was found, which asks for `{}`, but `{tool}` is not installed here",
         plan.found_by, plan.command
     );
     ProviderError::new(ErrorKind::InstallFailed, message)
-        .hint(format!("install `{tool}`, or use `--no-install`"))
 }

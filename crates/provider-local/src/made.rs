@@ -44,17 +44,14 @@ pub(crate) fn absent(home: &Home, sandbox: &Sandbox) -> ProviderError {
             ProviderError::new(ErrorKind::NotFound, format!("there is no sandbox `{id}`"))
         }
         Ok(Absence::Unproven) => {
-            let message = format!(
-                "sandbox `{id}` was not made in `{}`; is `ALPINE_HOME` the one it was made in, and is its disk mounted?",
-                home.root().display()
-            );
             let quoted = |path: &Path| path.display().to_string().replace('\'', r"'\''");
-            let hint = format!(
-                "run it with the `ALPINE_HOME` that it was made in; if that is lost for good: mkdir -p '{}' && touch '{}'",
+            let message = format!(
+                "sandbox `{id}` was not made in `{}`; is `ALPINE_HOME` the one it was made in, and is its disk mounted? only if that is lost for good, say so: mkdir -p '{}' && touch '{}'",
+                home.root().display(),
                 quoted(&home.notes()),
                 quoted(&home.notes().join(id.as_str()))
             );
-            ProviderError::new(ErrorKind::Io, message).hint(hint)
+            ProviderError::new(ErrorKind::Io, message).hint("alpine config")
         }
         Err(error) => error,
     }

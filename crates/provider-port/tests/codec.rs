@@ -50,7 +50,9 @@ proptest! {
 
 #[test]
 fn limits_are_kept_by_kind() {
-    let size = |kind: Kind, code, len: usize| Frame::checked(1, kind.number(), code, &vec![0; len]).is_ok();
+    let size = |kind: Kind, code, len: usize| {
+        Frame::checked(1, kind.number(), code, &vec![0; len]).is_ok()
+    };
     for (kind, code, most) in [
         (Kind::Call, 9, MAX_CONTROL),
         (Kind::Ok, 0, MAX_CONTROL),
@@ -70,7 +72,10 @@ fn limits_are_kept_by_kind() {
     header[8] = 19;
     header[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
     let error = Frame::parse(&header).unwrap_err();
-    assert_eq!(error.to_string(), "a frame LOG of 4294967295 bytes, of at most 8192");
+    assert_eq!(
+        error.to_string(),
+        "a frame LOG of 4294967295 bytes, of at most 8192"
+    );
 }
 
 #[test]
@@ -79,13 +84,32 @@ fn errors_are_tolerated_in_any_form() {
     for (code, payload, kind, message) in [
         (io, "disk on fire", ErrorKind::Io, "disk on fire"),
         (io, r#"{"message":"m"}"#, ErrorKind::Io, "m"),
-        (io, r#"{"kind":"no_space","message":"m"}"#, ErrorKind::NoSpace, "m"),
-        (io, r#"{"kind":"on_fire","message":"m","later":[1]}"#, ErrorKind::Unknown, "m"),
-        (0, "", ErrorKind::Unknown, "it answered `unknown` and said no more"),
+        (
+            io,
+            r#"{"kind":"no_space","message":"m"}"#,
+            ErrorKind::NoSpace,
+            "m",
+        ),
+        (
+            io,
+            r#"{"kind":"on_fire","message":"m","later":[1]}"#,
+            ErrorKind::Unknown,
+            "m",
+        ),
+        (
+            0,
+            "",
+            ErrorKind::Unknown,
+            "it answered `unknown` and said no more",
+        ),
         (99, "[]", ErrorKind::Unknown, "[]"),
     ] {
         let error = read_error(code, payload.as_bytes());
-        assert_eq!((error.kind, error.message.as_str()), (kind, message), "{payload}");
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (kind, message),
+            "{payload}"
+        );
     }
 }
 
@@ -126,7 +150,10 @@ fn golden() -> Vec<(&'static str, (u64, Kind, u32, Vec<u8>))> {
     let open = serde_json::json!({ "config": { "region": "eu-1" }, "place": { "name": "acme" } });
     let json = |value: &dyn erased::Json| value.json();
     vec![
-        ("hello", (0, Kind::Hello, 0, json(&Hello::new("acme", "1.2.3")))),
+        (
+            "hello",
+            (0, Kind::Hello, 0, json(&Hello::new("acme", "1.2.3"))),
+        ),
         ("open", (0, Kind::Open, 0, json(&open))),
         ("ready", (0, Kind::Ready, 0, vec![])),
         ("call", (1, Kind::Call, 7, json(&call))),
@@ -134,14 +161,31 @@ fn golden() -> Vec<(&'static str, (u64, Kind, u32, Vec<u8>))> {
         ("grant", (1, Kind::Grant, 65536, vec![])),
         ("input", (1, Kind::Input, INPUT_DATA, b"typed\n".to_vec())),
         ("input-eof", (1, Kind::Input, INPUT_EOF, vec![])),
-        ("input-signal", (1, Kind::Input, INPUT_SIGNAL, json(&SignalPayload { signal: 2 }))),
+        (
+            "input-signal",
+            (
+                1,
+                Kind::Input,
+                INPUT_SIGNAL,
+                json(&SignalPayload { signal: 2 }),
+            ),
+        ),
         ("ping", (0, Kind::Ping, 3, vec![])),
         ("pong", (0, Kind::Pong, 3, vec![])),
         ("ok", (1, Kind::Ok, 0, br#"{"state":"running"}"#.to_vec())),
-        ("err", (1, Kind::Err, error_code(error.kind), write_error(&error))),
+        (
+            "err",
+            (1, Kind::Err, error_code(error.kind), write_error(&error)),
+        ),
         ("err-text", (1, Kind::Err, 22, b"disk on fire".to_vec())),
-        ("progress", (1, Kind::Event, EVENT_PROGRESS, json(&progress))),
-        ("stdout", (1, Kind::Event, EVENT_STDOUT, vec![0, 255, b'\n'])),
+        (
+            "progress",
+            (1, Kind::Event, EVENT_PROGRESS, json(&progress)),
+        ),
+        (
+            "stdout",
+            (1, Kind::Event, EVENT_STDOUT, vec![0, 255, b'\n']),
+        ),
         ("stderr", (1, Kind::Event, EVENT_STDERR, b"oh".to_vec())),
         ("warning", (1, Kind::Event, EVENT_WARNING, b"slow".to_vec())),
         ("log", (1, Kind::Log, 3, json(&log))),
@@ -214,12 +258,20 @@ fn golden_frames_are_read_as_they_were_meant() {
         let shown = String::from_utf8_lossy(frame.payload);
         assert_eq!(shown.escape_default().to_string(), payload);
         match frame.kind {
-            Kind::Hello => serde_json::from_slice::<Hello>(frame.payload).unwrap().check().unwrap(),
+            Kind::Hello => serde_json::from_slice::<Hello>(frame.payload)
+                .unwrap()
+                .check()
+                .unwrap(),
             Kind::Call => {
-                let meta = serde_json::from_slice::<OnlyMeta>(frame.payload).unwrap().meta;
+                let meta = serde_json::from_slice::<OnlyMeta>(frame.payload)
+                    .unwrap()
+                    .meta;
                 assert_eq!((meta.fence, meta.attempt), (7, 2));
             }
-            Kind::Err => assert_ne!(read_error(frame.code, frame.payload).kind, ErrorKind::Unknown),
+            Kind::Err => assert_ne!(
+                read_error(frame.code, frame.payload).kind,
+                ErrorKind::Unknown
+            ),
             _ => {}
         }
     }

@@ -39,7 +39,9 @@ fn numbers() -> Vec<(String, u64)> {
     .to_vec();
     all.extend(Kind::ALL.map(|kind| (kind.as_str().to_owned(), kind.number().into())));
     all.extend(Method::ALL.map(|method| (format!("METHOD_{method}"), method.id().into())));
-    all.extend(ERROR_KINDS.map(|(number, kind)| (format!("ERROR_{}", kind.as_str()), number.into())));
+    all.extend(
+        ERROR_KINDS.map(|(number, kind)| (format!("ERROR_{}", kind.as_str()), number.into())),
+    );
     let sent = [
         "OK",
         "WOULD_BLOCK",
@@ -80,7 +82,10 @@ fn the_header_has_the_numbers_of_the_rust() {
         let lines = numbers
             .iter()
             .map(|(name, number)| format!("_Static_assert({name} == {number}ull, \"{name}\");\n"));
-        format!("#include \"alpine_provider.h\"\n{}", lines.collect::<String>())
+        format!(
+            "#include \"alpine_provider.h\"\n{}",
+            lines.collect::<String>()
+        )
     };
     let mut numbers = numbers();
     std::fs::write(&source, program(&numbers)).unwrap();

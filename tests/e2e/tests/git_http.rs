@@ -188,7 +188,7 @@ fn a_token_is_for_the_named_hosts_alone() {
     remote.program.configure("[limits]\nbackoff = '5ms'\n");
     let failure = remote.fails(&remote.url(), "main", "ERR_REPO_AUTH_REJECTED", 1);
     assert!(
-        text(&failure, "next_step").contains("token_hosts"),
+        text(&failure, "cause").contains("token_hosts"),
         "{failure:#}"
     );
     assert!(

@@ -415,6 +415,10 @@ fn assert_is_failure(document: &Value, output: &Output) {
     for field in ["cause", "next_step"] {
         assert!(!text(document, field).trim().is_empty(), "{document:#}");
     }
+    assert!(
+        alpine_testkit::is_command(&text(document, "next_step")),
+        "a command to paste: {document:#}"
+    );
     assert!(document["retryable"].is_boolean(), "{document:#}");
     let operation = &document["operation_id"];
     let is_operation = |id: &str| id.starts_with("op_") && id.len() == 35;

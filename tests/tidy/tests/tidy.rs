@@ -237,6 +237,35 @@ fn nothing_is_silenced_postponed_or_left_to_chance() {
     }
 }
 
+/// The texts that are written where a next step is given.
+fn next_steps(code: &str) -> impl Iterator<Item = &str> {
+    [".next(", ".hint("].into_iter().flat_map(move |call| {
+        code.match_indices(call).filter_map(move |(at, _)| {
+            let given = code[at + call.len()..].trim_start();
+            let given = given.strip_prefix("format!(").unwrap_or(given).trim_start();
+            given.strip_prefix('"')?.split('"').next()
+        })
+    })
+}
+
+#[test]
+fn a_next_step_is_a_command_to_paste() {
+    let mut seen = 0;
+    for path in sources("crates").into_iter().filter(|path| !is_test(path)) {
+        let code = code(&path).replace("{{", "{").replace("}}", "}");
+        for text in next_steps(&code) {
+            seen += 1;
+            // What is put in front of it, or is all of it, is checked where it is made.
+            assert!(
+                text.starts_with('{') || alpine_testkit::is_command(text),
+                "{}: `{text}` is no command",
+                path.display()
+            );
+        }
+    }
+    assert!(seen > 40, "only {seen} were found");
+}
+
 #[test]
 fn names_say_what_things_are() {
     let vague = [

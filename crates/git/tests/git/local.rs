@@ -519,8 +519,7 @@ async fn another_users_repository_is_refused_with_a_hint_that_helps() {
         "git config --global --add safe.directory '{}'",
         source.display()
     );
-    assert!(hint.contains(&command), "{hint}");
-    assert!(!hint.contains("chown"), "{hint}");
+    assert_eq!(hint, command);
     let done = std::process::Command::new("sh")
         .args(["-c", &command])
         .env_clear()
@@ -619,7 +618,7 @@ async fn a_missing_git_and_an_unusable_cache_are_named() {
         .tip(&place.repo(), &main_branch(), None)
         .await
         .unwrap_err();
-    assert!(error.hint.unwrap().contains("install git"));
+    assert_eq!(error.hint.unwrap(), "sudo apt-get install git");
     fs::remove_dir_all(place.cache()).unwrap();
     fs::write(place.cache(), "a file").unwrap();
     let error = place.tip().await.unwrap_err();

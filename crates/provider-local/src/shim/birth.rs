@@ -159,7 +159,7 @@ fn listen(sandbox: &Sandbox) -> Result<UnixListener, ProviderError> {
     let path = &sandbox.socket;
     if path.as_os_str().len() > 107 {
         let message = format!("`{}` is too long for a socket's path", path.display());
-        let hint = "set `XDG_RUNTIME_DIR` to a shorter directory";
+        let hint = "export XDG_RUNTIME_DIR=/run/user/\"$(id -u)\"";
         return Err(ProviderError::new(ErrorKind::Io, message).hint(hint));
     }
     record::remove_socket(sandbox)?;

@@ -233,8 +233,8 @@ async fn what_is_elsewhere_is_not_gone() {
 #[tokio::test]
 async fn a_home_that_is_lost_for_good_can_be_said_to_be() {
     let world = world();
-    let hint = world.stop(0).await.unwrap_err().hint.unwrap();
-    let (_, command) = hint.split_once("for good: ").unwrap();
+    let message = world.stop(0).await.unwrap_err().message;
+    let (_, command) = message.split_once("for good, say so: ").unwrap();
     let status = std::process::Command::new("sh")
         .args(["-c", command])
         .status();

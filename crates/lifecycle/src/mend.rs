@@ -1,0 +1,77 @@
+//! The command that mends, or shows, what keeps the ledger from being used.
+
+use crate::caller::quoted;
+use alpine_ledger::Hindrance;
+use std::path::{Path, PathBuf};
+
+/// What mends a ledger that can't be used, or shows what is in the way.
+pub(crate) fn unavailable(hindrance: Hindrance, path: &Path) -> String {
+    let file = word(path);
+    let dir = word(path.parent().unwrap_or(path));
+    match hindrance {
+        Hindrance::Exposed | Hindrance::ReadOnly => format!("chmod 600 {file}"),
+        Hindrance::DirectoryExposed => format!("chmod go-w {dir}"),
+        Hindrance::SymbolicLink => format!("export ALPINE_LEDGER_PATH=\"$(realpath -m {file})\""),
+        Hindrance::HardLinks => {
+            let copy = word(&suffixed(path, ".copy"));
+            format!("cp -p {file} {copy} && mv {copy} {file}")
+        }
+        Hindrance::NoSpace => format!("df -h {dir}"),
+        Hindrance::FileLimit => "ulimit -f".to_owned(),
+        Hindrance::ReadOnlyFileSystem => format!("findmnt -T {dir}"),
+        Hindrance::Permissions | Hindrance::Other => format!("ls -ld {dir} {file}"),
+    }
+}
+
+/// Who keeps the ledger busy.
+pub(crate) fn busy(pids: &[u32]) -> String {
+    if pids.is_empty() {
+        // Reading waits for nobody.
+        return "alpine list".to_owned();
+    }
+    let pids: Vec<_> = pids.iter().take(10).map(u32::to_string).collect();
+    format!("ps -o pid,stat,etime,args -p {}", pids.join(","))
+}
+
+/// The command that gives a file another name, which is free.
+#[must_use]
+pub fn move_aside(path: &Path, suffix: &str) -> String {
+    let named = |number: u32| match number {
+        1 => suffixed(path, &format!(".{suffix}")),
+        number => suffixed(path, &format!(".{suffix}-{number}")),
+    };
+    let free = (1..).map(named).find(|name| !name.exists());
+    let name = word(&free.unwrap_or_else(|| named(1)));
+    format!("mv -n {} {name}", word(path))
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn word(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{busy, unavailable};
+    use alpine_ledger::Hindrance;
+    use std::path::Path;
+
+    #[test]
+    fn the_command_fits_the_hindrance() {
+        for (hindrance, command) in [
+            (Hindrance::Exposed, "chmod 600 '/h o/l'"),
+            (Hindrance::DirectoryExposed, "chmod go-w '/h o'"),
+            (Hindrance::NoSpace, "df -h '/h o'"),
+            (Hindrance::Other, "ls -ld '/h o' '/h o/l'"),
+        ] {
+            assert_eq!(unavailable(hindrance, Path::new("/h o/l")), command);
+        }
+        assert_eq!(busy(&[7, 8]), "ps -o pid,stat,etime,args -p 7,8");
+        assert_eq!(busy(&[]), "alpine list");
+    }
+}
