@@ -109,7 +109,7 @@ pub enum LedgerError {
     },
     /// A commit failed: the transaction may or may not have happened. Look it up by its operation, in a write: the
     /// next one decides.
-    #[error("whether the change of the ledger was written is unknown")]
+    #[error("whether the change of the ledger was written is unknown: {source}")]
     OutcomeUnknown {
         /// What the commit said.
         source: Box<LedgerError>,

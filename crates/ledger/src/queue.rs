@@ -2,6 +2,7 @@
 //!
 //! The kernel serves who came first. Trying again and again is served by chance: the longest wait grows with the crowd.
 
+use crate::backend::wait_until;
 use crate::handle::lock;
 use redb::{BackendError, StorageBackend};
 use std::ops::Bound;
@@ -53,46 +54,65 @@ impl Queue {
 
     /// Waits for the lock; whether it came in time.
     pub(crate) fn lock(&self, range: Range, patience: Duration) -> Result<bool, BackendError> {
-        if self.try_lock(range)? {
-            return Ok(true);
+        let start = Instant::now();
+        loop {
+            if self.try_lock(range)? {
+                return Ok(true);
+            }
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            if !self.send(range) {
+                // No thread is to be had: what is left is to try again and again.
+                return wait_until(left, || self.try_lock(range));
+            }
+            if let Some(got) = self.wait(range, left)? {
+                return Ok(got);
+            }
         }
+    }
+
+    /// Lets somebody stand in the queue, unless somebody does; whether there is one now.
+    fn send(&self, range: Range) -> bool {
+        let mut waiters = lock(&self.0.waiters);
+        if let Some(waiter) = waiters.iter_mut().find(|waiter| waiter.range == range) {
+            // One that was given up on still stands there, ahead of anybody new.
+            waiter.is_wanted = true;
+            return true;
+        }
+        let shared = Arc::clone(&self.0);
+        let sent = thread::Builder::new()
+            .name("ledger lock".to_owned())
+            .spawn(move || shared.stand(range))
+            .is_ok();
+        if sent {
+            waiters.push(Waiter {
+                range,
+                got: None,
+                is_wanted: true,
+            });
+        }
+        sent
+    }
+
+    /// Waits for who stands in the queue; whether they got it in time, and none when another thread took it from them.
+    fn wait(&self, range: Range, patience: Duration) -> Result<Option<bool>, BackendError> {
         let start = Instant::now();
         let mut waiters = lock(&self.0.waiters);
-        match waiters.iter_mut().find(|waiter| waiter.range == range) {
-            // One that was given up on still stands there, ahead of anybody new.
-            Some(waiter) => waiter.is_wanted = true,
-            None => {
-                waiters.push(Waiter {
-                    range,
-                    got: None,
-                    is_wanted: true,
-                });
-                let shared = Arc::clone(&self.0);
-                thread::Builder::new()
-                    .name("ledger lock".to_owned())
-                    .stack_size(64 * 1024)
-                    .spawn(move || shared.stand(range))
-                    .map_err(|error| {
-                        waiters.retain(|waiter| waiter.range != range);
-                        BackendError::Io(error)
-                    })?;
-            }
-        }
         loop {
             let Some(at) = waiters.iter().position(|waiter| waiter.range == range) else {
-                return Ok(false);
+                return Ok(None);
             };
             if waiters[at].got.is_some() {
-                let waiter = waiters.remove(at);
-                return waiter.got.unwrap_or(Ok(())).map(|()| true);
+                let got = waiters.remove(at).got;
+                return got.unwrap_or(Ok(())).map(|()| Some(true));
             }
-            let Some(left) = patience
-                .checked_sub(start.elapsed())
-                .filter(|left| !left.is_zero())
-            else {
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
                 waiters[at].is_wanted = false;
-                return Ok(false);
-            };
+                return Ok(Some(false));
+            }
             let woken = self.0.changed.wait_timeout(waiters, left);
             waiters = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
