@@ -24,16 +24,20 @@ done
 const READ: &str = r#"exec head -c "$1" "$2""#;
 const HAS: &str = r#"command -v "$1" >/dev/null || echo no"#;
 
-/// Runs a command that ends when the caller's end of its input is gone, however the caller ended.
+/// Runs a command that ends when the caller's end of its input is gone, however the caller ended: who watches for that is in
+/// a session of its own, where one can be had, so that it outlives what is killed with the caller.
 const RUN: &str = r#"
+apart=
+if command -v setsid >/dev/null; then apart=setsid; fi
 exec 3<&0
-if command -v setsid >/dev/null; then setsid "$@" </dev/null 3<&- & else "$@" </dev/null 3<&- & fi
+$apart "$@" </dev/null 3<&- &
 job=$!
-( while read -r line <&3; do :; done; kill -TERM "-$job" || kill -TERM "$job" ) >/dev/null 2>&1 &
-line=$!
+$apart sh -c 'while read -r line; do :; done; kill -TERM "-$1" || kill -TERM "$1"' alpine "$job" <&3 >/dev/null 2>&1 &
+watch=$!
+exec 3<&-
 wait "$job"
 status=$?
-kill "$line"
+kill "$watch"
 exit "$status"
 "#;
 

@@ -4,7 +4,7 @@ use crate::pipe::{PIECES, PieceReader};
 use crate::provider::Adapted;
 use crate::record::Record;
 use crate::run::{Sink, blocking, listen, watched};
-use crate::sandboxes::Sandboxes;
+use crate::sandboxes::{Sandboxes, Storage};
 use alpine_files::{self as file, random_u32};
 use alpine_provider_api::*;
 use alpine_snapshot::SnapshotError;
@@ -17,6 +17,9 @@ use tokio::sync::mpsc;
 
 /// The name of the workspace in a snapshot.
 pub(crate) const ROOT: &str = "workspace";
+
+/// Names what no tar stream holds.
+const SOCKETS: &str = "find . -type s | head -n 1000";
 
 /// The snapshot that is staged. A newer one takes its place when it is whole; until then it stays.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,21 +101,25 @@ impl<S: Sandboxes> Adapted<S> {
         let staging_id = format!("{:08x}{:08x}", random_u32(), random_u32());
         let path = record.staged_file(&staging_id)?;
         file::private_dir(&record.staged())?;
+        let sockets = match self.sandboxes.facts().storage {
+            // Without `find`, it is not told that a socket, which holds nothing, is not kept.
+            Storage::WhileRunning => self.ask(call, &record.id, SOCKETS, &[]).await,
+            Storage::WhenStopped => Ok(Vec::new()),
+        };
+        let sockets = sockets.unwrap_or_default();
         let captured = self.take_out(call, &record.id, path.clone()).await;
         let published = match captured {
             Ok(captured) => {
-                let left_out = captured.left_out.into_iter();
+                let left_out = captured.left_out.into_iter().map(|left| LeftOut {
+                    path: left.path,
+                    reason: left.reason,
+                });
                 let snapshot = StagedSnapshot {
                     staging_id,
                     digest: captured.digest,
                     size: captured.size,
                     entries: captured.entries,
-                    left_out: left_out
-                        .map(|left| LeftOut {
-                            path: left.path,
-                            reason: left.reason,
-                        })
-                        .collect(),
+                    left_out: left_out.chain(told(&sockets)).collect(),
                 };
                 let staged = Staged {
                     generation,
@@ -163,6 +170,16 @@ impl<S: Sandboxes> Adapted<S> {
         };
         watched(call, "capturing the workspace", &read, both).await
     }
+}
+
+fn told(sockets: &[u8]) -> Vec<LeftOut> {
+    String::from_utf8_lossy(sockets)
+        .lines()
+        .map(|line| LeftOut {
+            path: format!("{ROOT}/{}", line.trim_start_matches("./")),
+            reason: "a socket can't be kept".to_owned(),
+        })
+        .collect()
 }
 
 pub(crate) fn failed(source: &SnapshotError) -> ProviderError {

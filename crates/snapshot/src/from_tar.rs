@@ -30,7 +30,7 @@ const LONGEST_NAME: usize = 255;
 /// What can't be kept is told in `left_out`.
 ///
 /// # Errors
-/// `Damaged` when it is no tar stream, holds nothing or too much; else when something can't be read or written.
+/// `Damaged` when it is no whole tar stream, or holds too much; else when something can't be read or written.
 /// The name `to` is then as it was.
 pub fn from_tar(
     tar: impl Read,
@@ -79,9 +79,7 @@ fn write(
         taking.take(&mut from, head)?;
     }
     from.drain()?;
-    if taking.entries == 0 {
-        return Err(SnapshotError::damaged("it holds nothing"));
-    }
+    taking.open_root()?;
     // Two empty blocks end a tar archive.
     taking.put(&[0; 1024])?;
     let left_out = taking.all_left_out();
@@ -196,6 +194,12 @@ impl Taking<'_> {
             b'3' | b'4' => Err("a device can't be kept"),
             _ => Err("its kind is not known"),
         }
+    }
+
+    /// Makes sure that there is a root, though nothing is in it.
+    fn open_root(&mut self) -> Result<(), SnapshotError> {
+        let inside = [self.root, b"/"].concat();
+        self.open_parents(&inside).map(drop)
     }
 
     /// Makes sure that the directories above a path are in the archive, those that never came included.

@@ -35,12 +35,19 @@ pub struct Directories {
 /// The whole provider.
 #[must_use]
 pub fn open(config: Config, place: &Place) -> Adapted<Directories> {
-    let root = config.root.unwrap_or_else(|| place.state.join("sandboxes"));
-    let env = place.env.clone();
-    Adapted::new(Directories { root, env }, place)
+    Adapted::new(Directories::new(config, place), place)
 }
 
 impl Directories {
+    /// Sandboxes in the directory that the configuration names.
+    #[must_use]
+    pub fn new(config: Config, place: &Place) -> Self {
+        Self {
+            root: config.root.unwrap_or_else(|| place.state.join("sandboxes")),
+            env: place.env.clone(),
+        }
+    }
+
     fn of(&self, id: &SandboxId) -> PathBuf {
         self.root.join(id.as_str())
     }

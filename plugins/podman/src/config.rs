@@ -1,0 +1,85 @@
+//! The user's table, and what the provider says of itself by it.
+
+use alpine_provider_adapter::{Facts, Storage};
+use alpine_provider_api::Isolation;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The user's table, `[providers.NAME.config]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The socket of `podman system service`, or of a Docker engine.
+    pub socket: PathBuf,
+    /// The image, which has to be there. It needs `sh` and `tar`.
+    pub image: String,
+    /// The most memory, in bytes.
+    #[serde(default)]
+    pub memory: Option<i64>,
+    /// How many processors.
+    #[serde(default)]
+    pub cpus: Option<f64>,
+    /// The most processes.
+    #[serde(default)]
+    pub pids: Option<i64>,
+    /// The network's name or mode.
+    #[serde(default = "no_network")]
+    pub network: String,
+    /// The user that commands run as; the image's own when it is not given.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Variables of every command.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+fn no_network() -> String {
+    "none".to_owned()
+}
+
+impl Config {
+    pub(crate) fn facts(&self) -> Facts {
+        let integer = serde_json::json!({"type": "integer", "minimum": 1});
+        let text = serde_json::json!({"type": "string"});
+        Facts {
+            name: "podman".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            isolation: self.isolation(),
+            storage: Storage::WhenStopped,
+            exec_signals: true,
+            limits: BTreeMap::new(),
+            config_schema: Some(serde_json::json!({
+                "type": "object",
+                "properties": {
+                    "socket": text,
+                    "image": text,
+                    "memory": integer,
+                    "cpus": {"type": "number", "exclusiveMinimum": 0},
+                    "pids": integer,
+                    "network": text,
+                    "user": text,
+                    "env": {"type": "object", "additionalProperties": text},
+                },
+                "required": ["socket", "image"],
+                "additionalProperties": false,
+            })),
+        }
+    }
+
+    pub(crate) fn isolation(&self) -> Isolation {
+        let limit = |is_set: bool| if is_set { "enforced" } else { "none" }.to_owned();
+        Isolation {
+            tier: "container".to_owned(),
+            layers: ["namespaces", "capabilities", "no_new_privileges"]
+                .map(str::to_owned)
+                .to_vec(),
+            limits: BTreeMap::from([
+                ("memory".to_owned(), limit(self.memory.is_some())),
+                ("cpu".to_owned(), limit(self.cpus.is_some())),
+                ("pids".to_owned(), limit(self.pids.is_some())),
+            ]),
+            missing: Vec::new(),
+        }
+    }
+}

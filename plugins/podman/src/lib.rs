@@ -1,0 +1,78 @@
+//! Sandboxes as containers of podman, or of what else speaks Docker's API.
+//!
+//! A container's name is its sandbox's id, and its labels say whose it is, so that a call that was killed anywhere is found
+//! and carried on. The workspace is in the container's own layer: it can be read when the container is stopped, and is, by
+//! the engine itself, when nothing in it can change it any more.
+
+mod command;
+mod config;
+mod containers;
+mod ending;
+
+use alpine_provider_adapter::{Adapted, Facts, Sandboxes};
+use alpine_provider_api::*;
+use async_trait::async_trait;
+pub use config::Config;
+pub use containers::Containers;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The whole provider.
+#[must_use]
+pub fn open(config: Config, place: &Place) -> Adapted<Containers> {
+    Adapted::new(Containers::new(config), place)
+}
+
+#[async_trait]
+impl Sandboxes for Containers {
+    fn facts(&self) -> Facts {
+        self.config.facts()
+    }
+
+    async fn provision(
+        &self,
+        _call: &Call,
+        request: &ProvisionRequest,
+    ) -> Result<ProvisionReply, ProviderError> {
+        self.make(request).await?;
+        Ok(ProvisionReply {
+            workspace_path: None,
+            isolation: self.config.isolation(),
+        })
+    }
+
+    async fn exec(
+        &self,
+        call: &Call,
+        request: ExecRequest,
+        input: mpsc::Receiver<ExecInput>,
+    ) -> Result<ExecReply, ProviderError> {
+        self.run(call, request, input).await
+    }
+
+    async fn inspect(&self, id: &SandboxId) -> Result<SandboxState, ProviderError> {
+        self.state(id).await
+    }
+
+    async fn list(&self, ledger_id: &str) -> Result<Vec<ListedSandbox>, ProviderError> {
+        self.all_of(ledger_id).await
+    }
+
+    async fn stop(
+        &self,
+        call: &Call,
+        id: &SandboxId,
+        grace: Duration,
+    ) -> Result<StopReply, ProviderError> {
+        self.end(call, id, grace).await
+    }
+
+    async fn destroy(&self, _call: &Call, id: &SandboxId) -> Result<(), ProviderError> {
+        self.remove(id).await
+    }
+
+    /// By the engine itself, from a container that is stopped.
+    async fn take_out(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError> {
+        self.archive(call, id).await
+    }
+}

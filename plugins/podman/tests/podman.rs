@@ -1,0 +1,14 @@
+//! The provider with a podman of its own: storage, sockets and image are the test's, and nothing of them is left.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test needs and does not get ends it"
+)]
+
+#[path = "podman/engine.rs"]
+mod engine;
+#[path = "podman/scenarios.rs"]
+mod scenarios;
+#[path = "podman/world.rs"]
+mod world;

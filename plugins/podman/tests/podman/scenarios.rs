@@ -1,0 +1,246 @@
+//! What a team would do with it.
+
+use crate::engine::IMAGE;
+use crate::world::{SESSION, call, id, world};
+use alpine_provider_api::*;
+use tokio::sync::mpsc;
+
+#[tokio::test]
+async fn a_session_comes_up_and_goes_down_and_its_work_comes_back() {
+    let settings = "setup.install = 'echo run >> runs; echo said'\n";
+    let world = world(&[("a.txt", "one\n"), (".alpine.toml", settings)]);
+    for _ in 0..2 {
+        world.provision("sbx_a").await;
+        world.sync("sbx_a").await;
+        let sandbox_id = id("sbx_a");
+        let install = InstallRequest { sandbox_id };
+        let done = world.provider().install(&call(1), install).await.unwrap();
+        assert_eq!(done.found_by.as_deref(), Some(".alpine.toml"));
+    }
+    assert_eq!(
+        world
+            .sh("sbx_a", "cat a.txt runs; echo $GREETING; pwd")
+            .await,
+        "one\nrun\nhello\n/workspace\n"
+    );
+    world.sh("sbx_a", "echo work > mine; chmod 700 mine; ln -s /etc out; mkfifo fifo; mknod null c 1 3; ln mine again").await;
+    // Asked, it writes its last; one that does not listen is killed.
+    world.sh("sbx_a", "(trap 'echo last > last; exit' TERM; touch on; while :; do sleep 0.05; done) >/dev/null 2>&1 & while ! [ -e on ]; do :; done").await;
+    assert_eq!(world.stop("sbx_a", 3000).await, StopReply { forced: false });
+    assert_eq!(world.stop("sbx_a", 3000).await, StopReply { forced: false });
+    assert_eq!(world.state("sbx_a").await, SandboxState::Exited);
+    let capture = CaptureRequest {
+        sandbox_id: id("sbx_a"),
+        generation: 1,
+    };
+    let staged = world
+        .provider()
+        .capture(&call(1), capture.clone())
+        .await
+        .unwrap();
+    assert_eq!(
+        world.provider().capture(&call(1), capture).await.unwrap(),
+        staged
+    );
+    let told: Vec<_> = staged.left_out.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(told, ["workspace/null"]);
+    let persist = PersistRequest {
+        sandbox_id: id("sbx_a"),
+        session_id: SESSION.to_owned(),
+        generation: 1,
+        payload: "{}".to_owned(),
+        snapshot: Some(staged.clone()),
+    };
+    let object = world.provider().persist(&call(1), persist).await.unwrap();
+    let restore = RestoreRequest {
+        sandbox_id: id("sbx_b"),
+        durable_object_id: object.durable_object_id,
+    };
+    world.provision("sbx_b").await;
+    let back = world.provider().restore(&call(1), restore).await.unwrap();
+    assert_eq!(back.entries, staged.entries);
+    let look = "cat mine last; readlink out; [ -p fifo ] && stat -c '%a %h' mine; cat .git/HEAD";
+    assert_eq!(
+        world.sh("sbx_b", look).await,
+        "work\nlast\n/etc\n700 2\nref: refs/heads/main\n"
+    );
+    for name in ["sbx_a", "sbx_a", "sbx_b"] {
+        world.destroy(name).await;
+        assert_eq!(world.state(name).await, SandboxState::Missing);
+    }
+}
+
+#[tokio::test]
+async fn commands_have_streams_statuses_input_and_signals() {
+    let world = world(&[]);
+    world.provision("sbx_a").await;
+    let (reply, stdout, stderr) = world
+        .run(
+            "sbx_a",
+            &["sh", "-c", "echo out; echo err >&2; exit 7"],
+            Vec::new(),
+        )
+        .await;
+    assert_eq!(
+        (reply.unwrap(), &stdout[..], &stderr[..]),
+        (ExecReply::Exited(7), &b"out\n"[..], &b"err\n"[..])
+    );
+    let piece: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let inputs = vec![
+        ExecInput::Data(piece.clone()),
+        ExecInput::Data(piece.clone()),
+        ExecInput::Eof,
+    ];
+    let (reply, stdout, _) = world.run("sbx_a", &["cat"], inputs).await;
+    assert_eq!(reply.unwrap(), ExecReply::Exited(0));
+    assert!(
+        stdout == [piece.clone(), piece].concat(),
+        "{} bytes came back",
+        stdout.len()
+    );
+    let (reply, ..) = world.run("sbx_a", &["/no/such/program"], Vec::new()).await;
+    assert_eq!(reply.unwrap_err().kind, ErrorKind::InvalidArgument);
+    let argv = ["sh", "-c", "sleep 600; true"];
+    let (reply, ..) = world.run("sbx_a", &argv, vec![ExecInput::Signal(15)]).await;
+    assert_eq!(reply.unwrap(), ExecReply::Signalled(15));
+    // Nobody waits for it any more.
+    let provider = world.provider();
+    let request = ExecRequest {
+        sandbox_id: id("sbx_a"),
+        argv: ["sh", "-c", "echo > begun; exec sleep 601"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: Default::default(),
+    };
+    let (_open, input) = mpsc::channel(1);
+    let begun = async {
+        while world
+            .run("sbx_a", &["test", "-e", "begun"], Vec::new())
+            .await
+            .0
+            .unwrap()
+            != ExecReply::Exited(0)
+        {}
+    };
+    let quiet = call(1);
+    tokio::select! {
+        done = provider.exec(&quiet, request, input) => panic!("{done:?}"),
+        () = begun => {}
+    }
+    while world.sh("sbx_a", "ps").await.contains("sleep 601") {}
+    world.destroy("sbx_a").await;
+}
+
+#[tokio::test]
+async fn half_made_containers_are_carried_on_and_foreign_ones_left_alone() {
+    let world = world(&[]);
+    // Killed between making and starting.
+    let labels = ["ledger-1", SESSION, "sbx_half"];
+    let labels = ["alpine.ledger", "alpine.session", "alpine.sandbox"]
+        .iter()
+        .zip(labels)
+        .map(|(name, value)| format!("--label={name}={value}"));
+    let labels: Vec<_> = labels.collect();
+    let [one, two, three] = [&labels[0], &labels[1], &labels[2]];
+    world.engine.podman(&[
+        "create",
+        "--name=alpine-sbx_half",
+        one,
+        two,
+        three,
+        IMAGE,
+        "sleep",
+        "600",
+    ]);
+    world
+        .engine
+        .podman(&["create", "--name=alpine-sbx_theirs", IMAGE, "sleep", "600"]);
+    let mut foreign = world.request("sbx_foreign");
+    foreign.ledger_id = "ledger-2".to_owned();
+    world.provider().provision(&call(1), foreign).await.unwrap();
+    let list = ListRequest {
+        ledger_id: "ledger-1".to_owned(),
+    };
+    let listed = world
+        .provider()
+        .list(&call(1), list.clone())
+        .await
+        .unwrap()
+        .sandboxes;
+    let found: Vec<_> = listed
+        .iter()
+        .map(|one| (one.sandbox_id.as_str(), one.state))
+        .collect();
+    assert_eq!(found, [("sbx_half", SandboxState::Exited)]);
+    let request = world.request("sbx_half");
+    let (one, other) = (world.provider(), world.provider());
+    let quiet = call(1);
+    let (one, other) = tokio::join!(
+        one.provision(&quiet, request.clone()),
+        other.provision(&quiet, request)
+    );
+    assert_eq!(one.unwrap(), other.unwrap());
+    assert_eq!(world.state("sbx_half").await, SandboxState::Running);
+    let request = world.request("sbx_theirs");
+    let error = world
+        .provider()
+        .provision(&call(1), request)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    world.destroy("sbx_half").await;
+    let listed = world
+        .provider()
+        .list(&call(1), list)
+        .await
+        .unwrap()
+        .sandboxes;
+    assert!(
+        listed.iter().all(|one| one.sandbox_id != id("sbx_half")),
+        "{listed:?}"
+    );
+    let names = world
+        .engine
+        .podman(&["ps", "--all", "--format", "{{.Names}}"]);
+    let mut names: Vec<_> = names.lines().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["alpine-sbx_foreign", "alpine-sbx_theirs"]);
+    world.destroy("sbx_foreign").await;
+    world.engine.podman(&["rm", "alpine-sbx_theirs"]);
+}
+
+#[tokio::test]
+async fn limits_and_the_network_are_as_configured_and_a_missing_engine_or_image_is_said() {
+    let world = world(&[]);
+    world.provision("sbx_a").await;
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.NetworkMode}}";
+    let limits = world
+        .engine
+        .podman(&["inspect", "--format", format, "alpine-sbx_a"]);
+    assert_eq!(limits, "134217728 1500000000 64 none\n");
+    let links = world.sh("sbx_a", "ls /sys/class/net").await;
+    assert_eq!(links, "lo\n");
+    let mut config = world.config();
+    config.image = "localhost/no-such-image:1".to_owned();
+    let place = Place {
+        state: world.repo.path.join("state"),
+        ..Place::default()
+    };
+    let provider = alpine_plugin_podman::open(config.clone(), &place);
+    let error = provider
+        .provision(&call(1), world.request("sbx_b"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("podman pull localhost/no-such-image:1")
+    );
+    config.socket = "/no/such/socket".into();
+    let provider = alpine_plugin_podman::open(config, &place);
+    let error = provider
+        .provision(&call(1), world.request("sbx_b"))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("/no/such/socket"), "{error}");
+    world.destroy("sbx_a").await;
+}
