@@ -4,7 +4,7 @@ mod ledger;
 mod provider;
 
 pub(crate) use ledger::{LedgerArgs, LedgerCommand};
-pub(crate) use provider::{ProviderArgs, ProviderCommand};
+pub(crate) use provider::{CheckArgs, ProviderArgs, ProviderCommand};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Look after the ledger: check, repair, back up, export, import, compact
     Ledger(LedgerArgs),
-    /// Look after the providers: list, inspect, add, remove
+    /// Look after the providers: list, inspect, add, check, remove
     Provider(ProviderArgs),
     /// Show what is configured, and where each value comes from
     #[command(after_help = "Examples:\n  alpine config\n  alpine config --json")]

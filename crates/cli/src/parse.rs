@@ -108,6 +108,12 @@ fn told(error: &clap::Error, arguments: &[OsString]) -> Failure {
         return Failure::new(ErrorCode::BranchRequired, "`--branch` has no value")
             .next("alpine up <git-repo> --branch <branch>");
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return usage(
+            format!("`alpine {command}` needs to be told what to do"),
+            &next,
+        );
+    }
     usage(cause, &next)
 }
 

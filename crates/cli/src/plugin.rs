@@ -1,29 +1,198 @@
-//! Providers that are not compiled in: checked, and opened, when the first call needs them.
+//! Providers that are not compiled in: checked, and started, when the first call needs them.
 
-use crate::config::ProviderTable;
-use alpine_lifecycle::{ErrorCode, Failure};
-use alpine_provider_store::{Expectation, Refusal, Vetted, vet};
-use std::ops::RangeInclusive;
+mod calls;
+mod subject;
 
-/// The versions of the boundary that this program speaks.
-const ABI: RangeInclusive<u32> = 1..=1;
+pub(crate) use subject::Checkable;
+
+use crate::config::{Origin, ProviderTable};
+use alpine_lifecycle::{ErrorCode, Failure, quoted};
+use alpine_provider_api::{
+    ErrorKind, OpenRequest, ProviderError, Redactor, SandboxProvider, Secret,
+};
+use alpine_provider_port::{PortConfig, PortProvider, Source, Timings, abi};
+use alpine_provider_store::{Expectation, Isolation, Kind, Reason, Refusal, Vetted, vet};
+use rustix::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// A provider that is not compiled in. Nothing of it is looked at before [`check`](Plugin::check) or the first call.
+#[derive(Clone, Debug)]
+pub(crate) struct Plugin(Arc<Inside>);
+
+/// What a provider that is not compiled in is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct PluginSetup {
+    /// The name it is configured by.
+    pub(crate) name: String,
+    /// What the configuration says of it.
+    pub(crate) table: ProviderTable,
+    /// What it is opened with.
+    pub(crate) open: OpenRequest,
+    /// The whole environment of its process.
+    pub(crate) env: BTreeMap<String, Secret<String>>,
+    /// Takes secrets out of what it says.
+    pub(crate) redactor: Redactor,
+    /// The user's configuration.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug)]
+struct Inside {
+    setup: PluginSetup,
+    checked: OnceLock<Checked>,
+}
+
+/// A provider whose file passed every check.
+#[derive(Debug)]
+struct Checked {
+    port: PortProvider,
+    /// A program is started, and started anew, by this descriptor.
+    _file: Option<OwnedFd>,
+}
+
+impl Plugin {
+    /// Looks at nothing yet.
+    pub(crate) fn new(setup: PluginSetup) -> Self {
+        Self(Arc::new(Inside {
+            setup,
+            checked: OnceLock::new(),
+        }))
+    }
+
+    /// Checks the file, once; reads all of it, so that no thread of a runtime is the place for this.
+    ///
+    /// # Errors
+    /// `ERR_PROVIDER_NOT_FOUND`, `ERR_PROVIDER_INCOMPATIBLE`.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.0.checked().map(|_| ())
+    }
+
+    /// Checks the file, and starts it: before anything is recorded that only it could take back.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), and what its start ends with.
+    pub(crate) async fn start(&self) -> Result<(), Failure> {
+        self.port().await?;
+        match self.describe().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.0.setup.not_started(&error)),
+        }
+    }
+
+    /// What calls go to.
+    async fn port(&self) -> Result<&PortProvider, Failure> {
+        if self.0.checked.get().is_none() {
+            let plugin = self.clone();
+            let checked = tokio::task::spawn_blocking(move || plugin.check()).await;
+            checked.map_err(|died| {
+                Failure::new(ErrorCode::Internal, format!("a check has died: {died}"))
+            })??;
+        }
+        self.0.checked().map(|checked| &checked.port)
+    }
+}
+
+impl Inside {
+    fn checked(&self) -> Result<&Checked, Failure> {
+        if let Some(checked) = self.checked.get() {
+            return Ok(checked);
+        }
+        let checked = self.setup.checked()?;
+        // Another thread may have been faster; nothing was started for either.
+        Ok(self.checked.get_or_init(|| checked))
+    }
+}
+
+impl PluginSetup {
+    fn checked(&self) -> Result<Checked, Failure> {
+        let vetted = vet_provider(&self.name, &self.table)?;
+        let (source, file) = match (vetted.kind, self.table.isolation()) {
+            (Kind::Exec, _) => {
+                let (program, args) = (vetted.program(), Vec::new());
+                (Source::Executable { program, args }, Some(vetted.file))
+            }
+            (Kind::Dylib, Isolation::InProcess) => {
+                let library = vetted.file;
+                (Source::InProcess { library }, None)
+            }
+            (Kind::Dylib, Isolation::Process) => {
+                let (library, program) = (vetted.file, self.open.place.executable.clone());
+                (Source::Hosted { library, program }, None)
+            }
+        };
+        let port = PortProvider::new(PortConfig {
+            name: self.name.clone(),
+            source,
+            open: self.open.clone(),
+            env: self.env.clone(),
+            redactor: self.redactor.clone(),
+            timings: Timings::default(),
+        });
+        Ok(Checked { port, _file: file })
+    }
+
+    /// Why it did not start, as the user sees it.
+    fn not_started(&self, error: &ProviderError) -> Failure {
+        let code = code_of(error.kind);
+        let next = match (&error.hint, code) {
+            (Some(hint), _) => hint.clone(),
+            (None, ErrorCode::ConfigInvalid) => {
+                format!("${{EDITOR:-vi}} {}", quoted(&self.file.to_string_lossy()))
+            }
+            (None, _) => format!("alpine provider check {}", self.name),
+        };
+        let tail: String = error
+            .log_tail
+            .iter()
+            .map(|line| format!("\n  {line}"))
+            .collect();
+        let cause = format!(
+            "provider `{}` did not start: {}{tail}",
+            self.name, error.message
+        );
+        Failure::new(code, cause).next(next)
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "another crate's kinds, of which later versions have more"
+)]
+fn code_of(kind: ErrorKind) -> ErrorCode {
+    match kind {
+        ErrorKind::ConfigInvalid | ErrorKind::InvalidArgument => ErrorCode::ConfigInvalid,
+        ErrorKind::Unsupported => ErrorCode::ProviderIncompatible,
+        ErrorKind::Timeout => ErrorCode::Timeout,
+        _ => ErrorCode::ProviderCrashed,
+    }
+}
 
 /// Checks a provider's file as its table has it. Nothing of it is loaded or run.
 pub(crate) fn vet_provider(name: &str, table: &ProviderTable) -> Result<Vetted, Failure> {
+    let again = format!("alpine provider add FILE --name {name}");
     let Some(file) = &table.file else {
         let cause = format!(
             "provider `{name}` has settings, but no file: it was not added, and `[providers.{name}]` names no `path`"
         );
-        let next = format!("alpine provider add FILE --name {name}");
-        return Err(Failure::new(ErrorCode::ProviderNotFound, cause).next(next));
+        return Err(Failure::new(ErrorCode::ProviderNotFound, cause).next(again));
     };
     let expected = Expectation {
         kind: file.value.kind,
         isolation: table.isolation(),
-        abi: ABI,
+        abi: abi::ABI_MIN..=abi::ABI_MAX,
         sha256: file.value.sha256.clone(),
     };
-    vet(&file.value.path, &expected).map_err(|refusal| refused(Some(name), &refusal))
+    vet(&file.value.path, &expected).map_err(|refusal| {
+        let failure = refused(Some(name), &refusal);
+        let is_spoilt = matches!(refusal.reason, Reason::NotThere | Reason::Digest);
+        if is_spoilt && file.origin == Origin::Added {
+            failure.next(again)
+        } else {
+            failure
+        }
+    })
 }
 
 /// A refusal as the user sees it.

@@ -1,13 +1,16 @@
 //! What a program that embeds the command line brings along: its providers, and where time comes from.
 
-use crate::config::{Config, LOCAL, Variables, for_git, for_sandboxes, home};
+use crate::config::{Config, LOCAL, ProviderTable, Variables, for_git, for_sandboxes, home};
+use crate::plugin::{Plugin, PluginSetup};
 use alpine_git::{Git, GitConfig};
 use alpine_ledger::{SystemClock, WrapFile};
 use alpine_lifecycle::{Env, ErrorCode, Failure, Providers, Tips};
 use alpine_provider_api::{
-    BranchName, CommitId, GitCredential, ProviderError, Redactor, RepoUrl, SandboxProvider, Secret,
+    BranchName, CommitId, GitCredential, OpenRequest, Place, ProviderError, Redactor, RepoUrl,
+    SandboxProvider, Secret,
 };
 use alpine_provider_local::{LocalConfig, LocalProvider};
+use alpine_provider_port::ENV_ALWAYS;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,6 +51,8 @@ pub struct ProviderSetup {
     pub secrets: Vec<Secret<String>>,
     /// Takes those out of text.
     pub redactor: Redactor,
+    /// The providers that are not compiled in.
+    pub(crate) plugins: BTreeMap<String, Plugin>,
 }
 
 impl ProviderSetup {
@@ -67,7 +72,7 @@ impl ProviderSetup {
             extra_env: for_git(variables),
             redactor: redactor.clone(),
         };
-        Ok(Self {
+        let mut with = Self {
             run_dir: home::run_dir(variables, &home)?,
             objects: home.join("objects"),
             home,
@@ -75,6 +80,50 @@ impl ProviderSetup {
             git,
             secrets: secrets.to_vec(),
             redactor: redactor.clone(),
+            plugins: BTreeMap::new(),
+        };
+        for (name, table) in config.providers.iter() {
+            // Settings without a file are for a provider that is yet to be added.
+            if table.file.is_some() {
+                let setup = with.plugin_setup(name, table, variables)?;
+                with.plugins.insert(name.to_owned(), Plugin::new(setup));
+            }
+        }
+        Ok(with)
+    }
+
+    /// What a provider that is not compiled in is started with.
+    pub(crate) fn plugin_setup(
+        &self,
+        name: &str,
+        table: &ProviderTable,
+        variables: &Variables,
+    ) -> Result<PluginSetup, Failure> {
+        let place = Place {
+            name: name.to_owned(),
+            state: self.home.join("providers").join(name),
+            objects: self.objects.clone(),
+            cache: self.git.cache.clone(),
+            run: self.run_dir.clone(),
+            executable: executable()?,
+            env: self.env.clone(),
+        };
+        let allowed = table.env_allow.iter().map(String::as_str);
+        let env = ENV_ALWAYS
+            .into_iter()
+            .chain(allowed)
+            .filter_map(|name| Some((name.to_owned(), variables.lenient(name)?)))
+            .map(|(name, value)| (name, Secret::new(value.to_owned())));
+        Ok(PluginSetup {
+            name: name.to_owned(),
+            table: table.clone(),
+            open: OpenRequest {
+                config: table.config.clone().unwrap_or_default(),
+                place,
+            },
+            env: env.collect(),
+            redactor: self.redactor.clone(),
+            file: self.home.join("config.toml"),
         })
     }
 }
@@ -91,6 +140,9 @@ impl Setup {
         let mut providers = Providers::default().with(LOCAL, local(with)?);
         for (name, make) in &self.providers {
             providers = providers.with(name, make(with)?);
+        }
+        for (name, plugin) in &with.plugins {
+            providers = providers.with(name, Arc::new(plugin.clone()));
         }
         Ok(providers)
     }
@@ -109,7 +161,10 @@ impl Setup {
         match compiled_in {
             Some((_, make)) => make(with).map(Some),
             None if name == LOCAL => local(with).map(Some),
-            None => Ok(None),
+            None => {
+                let plugin = with.plugins.get(name).cloned();
+                Ok(plugin.map(|plugin| Arc::new(plugin) as Arc<dyn SandboxProvider>))
+            }
         }
     }
 
@@ -142,17 +197,21 @@ fn random() -> u128 {
     first ^ second.rotate_left(64)
 }
 
-fn local(with: &ProviderSetup) -> Result<Arc<dyn SandboxProvider>, Failure> {
-    let executable = std::env::current_exe().map_err(|error| {
+/// This very program.
+fn executable() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| {
         Failure::new(
             ErrorCode::Internal,
             format!("this program's own file can't be found: {error}"),
         )
-    })?;
+    })
+}
+
+fn local(with: &ProviderSetup) -> Result<Arc<dyn SandboxProvider>, Failure> {
     Ok(Arc::new(LocalProvider::new(LocalConfig {
         home: with.home.clone(),
         run_dir: with.run_dir.clone(),
-        executable,
+        executable: executable()?,
         env: with.env.clone(),
         git: with.git.clone(),
         objects: with.objects.clone(),

@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::setup::{ProviderSetup, Setup};
 use alpine_ledger::{AuditRecord, Ledger, Options, SessionRecord};
 use alpine_lifecycle::{
-    Caller, Engine, ErrorCode, Failure, Interrupt, Providers, Watch, lookup, quoted,
+    Caller, Engine, ErrorCode, Failure, Interrupt, Providers, Watch, lookup, no_provider, quoted,
 };
 use alpine_provider_api::{
     ErrorKind, Meta, ProviderError, Redactor, SandboxId, SandboxProvider, Secret,
@@ -89,6 +89,13 @@ impl Work {
 
     /// What providers are made with.
     pub(crate) fn provider_setup(&self, config: &Config) -> Result<ProviderSetup, Failure> {
+        let compiled_in = |name: &&str| config.providers.get(name).is_some();
+        if let Some(name) = self.setup.names().find(compiled_in) {
+            let cause = format!(
+                "`[providers.{name}]` is for a provider that is compiled in: choose another name"
+            );
+            return Err(Failure::new(ErrorCode::ConfigInvalid, cause).next("alpine config"));
+        }
         ProviderSetup::new(config, &self.variables, &self.secrets, self.redactor())
     }
 
@@ -170,13 +177,13 @@ impl Work {
         with: &ProviderSetup,
     ) -> Result<Reached, Failure> {
         let name = &session.new.provider;
-        let provider = self.setup.provider(name, with)?.ok_or_else(|| {
-            let cause = format!(
-                "session `{}` was made by provider `{name}`, which is not configured",
-                session.session_id
-            );
-            Failure::new(ErrorCode::ProviderNotFound, cause).next("alpine config")
-        })?;
+        let provider = self
+            .setup
+            .provider(name, with)?
+            .ok_or_else(|| no_provider(&session))?;
+        if let Some(plugin) = with.plugins.get(name) {
+            plugin.check()?;
+        }
         let sandbox_id = SandboxId::new(&session.sandbox_id).ok_or_else(|| {
             Failure::new(
                 ErrorCode::LedgerCorrupt,

@@ -15,6 +15,7 @@ mod matrix;
 mod opencode;
 mod output;
 mod processes;
+mod providers;
 mod secrets;
 mod support;
 mod tables;

@@ -41,10 +41,42 @@ pub(crate) enum ProviderCommand {
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
+    /// Run the conformance kit: does a provider keep the contract?
+    Check(CheckArgs),
     /// Remove a provider that was added; refused while a session needs it
     Remove {
         /// Its name
         #[arg(value_name = "NAME")]
         name: String,
     },
+}
+
+/// The flags of `provider check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alpine provider check acme
+  alpine provider check ./target/release/libacme.so --only exec
+  alpine provider check acme --fresh --junit report.xml --json
+
+It works in a temporary place: nothing of your sessions is touched. The exit status is 1 when a sentence of the contract is
+broken.")]
+pub(crate) struct CheckArgs {
+    /// A provider's name, or a library's or a program's file
+    #[arg(value_name = "NAME|FILE")]
+    pub(crate) provider: String,
+    /// Only the checks whose name holds this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Vec<String>,
+    /// A fresh process before every call
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// What random choices follow from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How often it is killed, and a call dropped, at a random moment
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) points: u32,
+    /// Write the report as JUnit XML, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
 }

@@ -40,8 +40,13 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
         timeout: limit,
     };
     // A session that is not there is told without making a ledger to look for it.
-    work.session(&config, &request.caller, &request.session)?;
+    let session = work.session(&config, &request.caller, &request.session)?;
     let with = work.provider_setup(&config)?;
+    let is_over = session.state.is_terminal() && !session.destroy_pending;
+    if let Some(plugin) = with.plugins.get(&session.new.provider).filter(|_| !is_over) {
+        // A provider that is refused leaves the session as it is.
+        plugin.check()?;
+    }
     let providers = work.setup.providers(&with)?;
     let interrupt = signals::interrupt()?;
     let ledger = work.ledger(&config)?;

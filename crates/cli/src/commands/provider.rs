@@ -1,4 +1,6 @@
-//! `provider`: the providers there are, and the store of those that were added. Nothing of them is run here.
+//! `provider`: the providers there are, and the store of those that were added. Nothing of them is run, but for `check`.
+
+mod check;
 
 use crate::args::ProviderCommand;
 use crate::config::{Config, LOCAL, Origin, ProviderTable, home, is_name, store};
@@ -19,6 +21,7 @@ pub(crate) fn run(work: &Work, command: &ProviderCommand) -> Result<u8, Failure>
         ProviderCommand::List => list(work),
         ProviderCommand::Inspect { file } => show(work, file),
         ProviderCommand::Add { file, name } => add(work, file, name.as_deref()),
+        ProviderCommand::Check(args) => check::run(work, args),
         ProviderCommand::Remove { name } => remove(work, name),
     }
 }

@@ -94,6 +94,10 @@ fn told(
             lease.holder.pid, lease.holder.host, lease.expires_at
         )
     });
+    let provider = match &session.provider_version {
+        Some(version) => format!("{} {version}", document.provider),
+        None => document.provider.clone(),
+    };
     let isolation = document
         .isolation
         .as_ref()
@@ -119,7 +123,7 @@ fn told(
         ("repository", Some(document.repo_url.clone())),
         ("branch", Some(document.branch.clone())),
         ("commit", document.target_commit_sha.clone()),
-        ("provider", Some(document.provider.clone())),
+        ("provider", Some(provider)),
         ("isolation", isolation.map(str::to_owned)),
         ("agent", Some(document.agent.clone())),
         ("url", document.opencode_url.clone()),

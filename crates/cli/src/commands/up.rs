@@ -73,6 +73,10 @@ fn bring_up(
     no_browser: bool,
 ) -> Result<UpOutcome, Failure> {
     drive(runtime()?, async {
+        // A provider that can't be used is told before there is a session that only it could end.
+        if let Some(plugin) = with.plugins.get(&request.provider) {
+            plugin.start().await?;
+        }
         let mut outcome = engine.up(request).await?;
         if !outcome.reused {
             let opened = browse(work, config, with, &outcome, no_browser).await;

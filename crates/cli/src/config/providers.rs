@@ -144,6 +144,14 @@ impl ProviderTable {
         }
     }
 
+    /// The same, where its file comes from there.
+    pub(crate) fn from(mut self, origin: Origin) -> Self {
+        if let Some(file) = &mut self.file {
+            file.origin = origin;
+        }
+        self
+    }
+
     /// Where it runs.
     pub(crate) fn isolation(&self) -> Isolation {
         self.isolation.unwrap_or_default()

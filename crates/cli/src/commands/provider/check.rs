@@ -1,0 +1,117 @@
+//! `provider check`: runs the conformance kit on a provider, in a temporary place of its own.
+
+use crate::args::CheckArgs;
+use crate::config::{Config, Origin, ProviderTable, is_name};
+use crate::parse::usage;
+use crate::plugin::{Checkable, refused};
+use crate::setup::ProviderSetup;
+use crate::work::{Work, drive, runtime};
+use alpine_conformance::{CompiledIn, Options, Report, Subject, check};
+use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_provider_store::{Pin, inspect, open_named};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The exit status when a sentence of the contract is broken.
+const BROKEN: u8 = 1;
+
+pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
+    let place = tempfile::Builder::new()
+        .prefix("alpine-check-")
+        .tempdir()
+        .map_err(|error| failed(&format!("no temporary directory can be made: {error}")))?;
+    let mut config = Config::load(&work.variables)?;
+    // Nothing of the user's own is touched: state, objects and caches are there.
+    config.home.value = place.path().join("home");
+    let subject = subject(work, &config, &args.provider)?;
+    let options = Options {
+        only: args.only.clone(),
+        fresh: args.fresh,
+        seed: args.seed,
+        points: args.points,
+        temporary: Some(place.path().to_owned()),
+        ..Options::default()
+    };
+    let report = drive(runtime()?, async { check(&*subject, &options).await });
+    let report = report.map_err(|error| failed(&format!("the checks can't be made: {error}")))?;
+    if let Some(path) = &args.junit {
+        write(path, &report.junit())?;
+    }
+    tell(work, &report);
+    Ok(if report.is_success() { 0 } else { BROKEN })
+}
+
+fn tell(work: &Work, report: &Report) {
+    if work.output.json {
+        work.output.document(&report.json());
+    } else {
+        work.output.text(report.text().trim_end());
+    }
+}
+
+fn failed(cause: &str) -> Failure {
+    Failure::new(ErrorCode::Internal, cause).next("alpine provider check --help")
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|error| {
+        let cause = format!("`{}` can't be written: {error}", path.display());
+        usage(cause, "alpine provider check --help")
+    })
+}
+
+/// What is checked: a provider by its name, or a file that was not added.
+fn subject(work: &Work, config: &Config, given: &str) -> Result<Box<dyn Subject>, Failure> {
+    let with = work.provider_setup(config)?;
+    let known = work.setup.names().any(|name| name == given);
+    if known {
+        return compiled_in(work, given, with);
+    }
+    let mark = uuid::Builder::from_random_bytes((work.setup.env().random)().to_be_bytes())
+        .into_uuid()
+        .to_string();
+    let (name, table) = match config.providers.get(given) {
+        Some(table) => (given.to_owned(), table.clone()),
+        None if is_name(given) && !Path::new(given).exists() => {
+            let cause = format!("there is neither a provider nor a file `{given}`");
+            let failure = Failure::new(ErrorCode::ProviderNotFound, cause);
+            return Err(failure.next("alpine provider list"));
+        }
+        None => file(given)?,
+    };
+    let setup = with.plugin_setup(&name, &table, &work.variables)?;
+    Ok(Box::new(Checkable::new(setup, mark)?))
+}
+
+fn compiled_in(work: &Work, name: &str, with: ProviderSetup) -> Result<Box<dyn Subject>, Failure> {
+    let missing = || failed(&format!("provider `{name}` can't be made"));
+    // What it can't be made for now is told now.
+    let first = work.setup.provider(name, &with)?.ok_or_else(missing)?;
+    let (setup, name, objects) = (work.setup.clone(), name.to_owned(), with.objects.clone());
+    let subject = CompiledIn::new(move || {
+        let made = setup.provider(&name, &with).ok().flatten();
+        made.unwrap_or_else(|| Arc::clone(&first))
+    });
+    Ok(Box::new(subject.with_objects(objects)))
+}
+
+/// A table for a file: pinned to what it is now.
+fn file(given: &str) -> Result<(String, ProviderTable), Failure> {
+    let told = |refusal| refused(None, &refusal);
+    let opened = open_named(Path::new(given)).map_err(told)?;
+    let (kind, manifest, sha256) = inspect(&opened).map_err(told)?;
+    let name = manifest
+        .map(|manifest| manifest.name)
+        .filter(|name| is_name(name))
+        .unwrap_or_else(|| "checked".to_owned());
+    let pin = Pin {
+        name: name.clone(),
+        kind,
+        path: opened.path,
+        sha256,
+    };
+    let table = ProviderTable::default().with_pin(&pin);
+    // Not one that was added: its refusals say nothing of adding it again.
+    Ok((name, table.from(Origin::File)))
+}

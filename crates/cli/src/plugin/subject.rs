@@ -1,0 +1,95 @@
+//! A provider as the conformance kit sees it: opened anew at any time, and killed.
+
+use super::{Plugin, PluginSetup};
+use alpine_conformance::{Reach, Subject};
+use alpine_lifecycle::Failure;
+use alpine_provider_api::{ErrorKind, ProviderError, SandboxProvider, Secret};
+use alpine_provider_store::{Isolation, Kind};
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The variable by which a process of this check is known.
+const MARK: &str = "ALPINE_PROVIDER_CHECK";
+
+/// A provider that is not compiled in.
+#[derive(Debug)]
+pub(crate) struct Checkable {
+    setup: PluginSetup,
+    reach: Reach,
+    mark: String,
+}
+
+impl Checkable {
+    /// A provider, and a text that no other check has.
+    ///
+    /// # Errors
+    /// When its file is refused.
+    pub(crate) fn new(mut setup: PluginSetup, mark: String) -> Result<Self, Failure> {
+        let file = setup.table.file.as_ref();
+        let reach = match (file.map(|file| file.value.kind), setup.table.isolation()) {
+            (Some(Kind::Exec), _) => Reach::Exec,
+            (Some(Kind::Dylib) | None, Isolation::InProcess) => Reach::InProcess,
+            (Some(Kind::Dylib) | None, Isolation::Process) => Reach::Hosted,
+        };
+        setup.env.insert(MARK.to_owned(), Secret::new(mark.clone()));
+        Plugin::new(setup.clone()).check()?;
+        Ok(Self { setup, reach, mark })
+    }
+
+    /// The processes that this one has started for it, and not those that they started.
+    fn processes(&self) -> Vec<Pid> {
+        let line = format!("{MARK}={}", self.mark);
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(Pid::from_raw)
+            .filter(|pid| parent(*pid) == Some(getpid()) && bears(*pid, line.as_bytes()))
+            .collect()
+    }
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything; what follows the last bracket is state and parent.
+    let (_, rest) = stat.rsplit_once(')')?;
+    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
+}
+
+fn bears(pid: Pid, line: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .any(|found| found == line)
+}
+
+#[async_trait]
+impl Subject for Checkable {
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
+        let plugin = Plugin::new(self.setup.clone());
+        let started = plugin.start().await;
+        started.map_err(|failure| {
+            ProviderError::new(ErrorKind::Internal, failure.cause).hint(failure.next_step)
+        })?;
+        Ok(Arc::new(plugin))
+    }
+
+    async fn kill(&self) -> bool {
+        let found = self.processes();
+        for pid in &found {
+            // One that has ended meanwhile is as dead.
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        !found.is_empty()
+    }
+
+    fn objects(&self) -> Option<PathBuf> {
+        Some(self.setup.open.place.objects.clone())
+    }
+}
