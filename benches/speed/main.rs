@@ -2,6 +2,7 @@
 
 mod contention;
 mod listing;
+mod port;
 mod repository;
 mod small;
 mod world;
@@ -40,12 +41,13 @@ fn main() {
 type Part = fn(&mut Report);
 
 /// What is measured; a word on the command line chooses the parts whose name holds it.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("version", small::version),
     ("list", listing::list),
     ("up with the fake provider", small::up),
     ("repository up and down", repository::up_and_down),
     ("supervisor", small::supervisor),
+    ("port", port::port),
     ("contention: cold processes", contention::cold_processes),
     (
         "contention: a reader among writers",

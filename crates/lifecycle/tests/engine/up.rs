@@ -392,6 +392,30 @@ async fn transient_failures_are_tried_again_three_times_at_most_and_others_never
 }
 
 #[tokio::test]
+async fn a_provider_that_died_is_asked_again_and_a_few_deaths_are_believed() {
+    for method in [
+        "provision",
+        "sync_repo",
+        "install",
+        "start_agent",
+        "inspect",
+    ] {
+        let crashed = Fault::Error(ErrorKind::Crashed);
+        let passing = world();
+        passing.fake.fault(method, crashed.clone(), 2);
+        passing.ready("one").await;
+        passing.assert_sound("one");
+
+        let lasting = world();
+        lasting.fake.fault(method, crashed, 3);
+        let failure = lasting.engine.up(up_request("one")).await.unwrap_err();
+        let code = ErrorCode::ProviderCrashed;
+        assert_eq!((failure.code, failure.retryable), (code, true), "{method}");
+        lasting.assert_sound("one");
+    }
+}
+
+#[tokio::test]
 async fn lost_replies_partial_work_and_wrong_answers_do_no_harm() {
     for method in [
         "provision",
