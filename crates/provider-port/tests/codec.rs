@@ -4,7 +4,6 @@ use alpine_provider_api::{ErrorKind, Meta, ProviderError};
 use alpine_provider_port::frame::*;
 use alpine_provider_port::message::*;
 use proptest::prelude::*;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 proptest! {
@@ -122,8 +121,11 @@ fn every_kind_of_failure_has_a_number_of_its_own() {
     }
 }
 
-/// The frames of this version: name, and the frame.
-fn golden() -> Vec<(&'static str, (u64, Kind, u32, Vec<u8>))> {
+/// A call, a kind, a code, a payload.
+type Parts = (u64, Kind, u32, Vec<u8>);
+
+/// The frames of this version, by name.
+fn golden() -> Vec<(&'static str, Parts)> {
     let meta = Meta {
         operation_id: "op_1".to_owned(),
         fence: 7,
@@ -200,7 +202,7 @@ mod erased {
 
     impl<T: serde::Serialize> Json for T {
         fn json(&self) -> Vec<u8> {
-            serde_json::to_vec(self).unwrap()
+            serde_json::to_vec(self).expect("JSON")
         }
     }
 }
@@ -220,20 +222,18 @@ fn shown(frame: &Frame<'_>) -> String {
     );
     for chunk in [&frame.header()[..], frame.payload].concat().chunks(16) {
         let words: Vec<String> = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(text, "{}", words.join(" ")).unwrap();
+        text.push_str(&words.join(" "));
+        text.push('\n');
     }
     text
 }
 
+/// A frame that is added is kept by hand: this prints what is to be kept, and none is ever changed.
 #[test]
 fn golden_frames_are_written_as_they_were() {
     for (name, (call_id, kind, code, payload)) in golden() {
         let frame = Frame::checked(call_id, kind.number(), code, &payload).unwrap();
         let path = fixtures().join(format!("{name}.txt"));
-        if std::env::var_os("UPDATE_EXPECT").is_some() {
-            std::fs::create_dir_all(fixtures()).unwrap();
-            std::fs::write(&path, shown(&frame)).unwrap();
-        }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(shown(&frame), kept, "{}", path.display());
     }
@@ -257,22 +257,19 @@ fn golden_frames_are_read_as_they_were_meant() {
         assert_eq!(format!("call {id} {kind} code {code}"), meaning);
         let shown = String::from_utf8_lossy(frame.payload);
         assert_eq!(shown.escape_default().to_string(), payload);
-        match frame.kind {
-            Kind::Hello => serde_json::from_slice::<Hello>(frame.payload)
+        if frame.kind == Kind::Hello {
+            let hello: Hello = serde_json::from_slice(frame.payload).unwrap();
+            hello.check().unwrap();
+        }
+        if frame.kind == Kind::Call {
+            let meta = serde_json::from_slice::<OnlyMeta>(frame.payload)
                 .unwrap()
-                .check()
-                .unwrap(),
-            Kind::Call => {
-                let meta = serde_json::from_slice::<OnlyMeta>(frame.payload)
-                    .unwrap()
-                    .meta;
-                assert_eq!((meta.fence, meta.attempt), (7, 2));
-            }
-            Kind::Err => assert_ne!(
-                read_error(frame.code, frame.payload).kind,
-                ErrorKind::Unknown
-            ),
-            _ => {}
+                .meta;
+            assert_eq!((meta.fence, meta.attempt), (7, 2));
+        }
+        if frame.kind == Kind::Err {
+            let error = read_error(frame.code, frame.payload);
+            assert_ne!(error.kind, ErrorKind::Unknown);
         }
     }
 }

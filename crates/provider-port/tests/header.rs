@@ -67,7 +67,7 @@ fn compile(compiler: &str, arguments: &[&str], source: &Path) -> Result<(), Stri
         .arg(include)
         .arg(source)
         .output()
-        .unwrap();
+        .expect("a compiler");
     if output.status.success() {
         return Ok(());
     }

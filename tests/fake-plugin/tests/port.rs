@@ -3,6 +3,7 @@
 mod port {
     mod faults;
     mod methods;
+    mod raw;
     mod streams;
     mod support;
 }

@@ -34,7 +34,7 @@ pub const fn joined<const N: usize>(parts: &[&str]) -> [u8; N] {
 /// `[providers.NAME.config]`, or the whole [`OpenRequest`](alpine_provider_api::OpenRequest). The provider's name is the
 /// package's, or a text before the function.
 ///
-/// ```ignore
+/// ```text
 /// export_provider!("acme", |config: Config| Ok(Acme::new(config)));
 /// ```
 #[macro_export]

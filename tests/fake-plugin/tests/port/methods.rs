@@ -21,7 +21,7 @@ fn shown<R: Serialize>(reply: Reply<R>) -> Value {
 }
 
 /// One call of a method; the durable object of earlier ones is needed to read it back.
-async fn ask(to: &dyn SandboxProvider, method: Method, object: &str) -> Value {
+pub(crate) async fn ask(to: &dyn SandboxProvider, method: Method, object: &str) -> Value {
     let call = &Call::quiet(meta(10_000));
     let sandbox_id = sandbox();
     match method {
