@@ -53,15 +53,6 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// Strikes at the commit of that number, the first one being 1.
-    #[must_use]
-    pub fn struck(at: u64, strike: Strike) -> Self {
-        Self {
-            struck: Some((at, strike)),
-            ..Self::default()
-        }
-    }
-
     /// As the variables say: `ALPINE_TEST_STRIKE` is the number of a commit and what happens at it. How many there were, or
     /// `refused` where the disk was full, is written to the file `ALPINE_TEST_COMMITS`.
     ///
@@ -199,6 +190,14 @@ impl StorageBackend for Counted {
         end: Bound<u64>,
     ) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {

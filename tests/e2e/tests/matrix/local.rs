@@ -2,8 +2,8 @@
 
 use super::plan::Victim;
 use crate::local::object::restore;
-use crate::local::program::Program;
-use crate::support::{program, text};
+use crate::local::program::{Program, files};
+use crate::support::text;
 use alpine_e2e::commits::Strike;
 use alpine_testkit::{Output, TestRepo};
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,8 +26,12 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        Self::with_limits("")
+    }
+
+    fn with_limits(limits: &str) -> Self {
         let program = Program::new();
-        program.configure(CONFIG);
+        program.configure(&format!("{CONFIG}[limits]\n{limits}\n"));
         let repo = program.env.git_repo(&[("README.md", "a repository\n")]);
         Self { program, repo }
     }
@@ -87,11 +91,15 @@ impl Place {
         fs::write(workspace.join("work"), "done").expect("a workspace");
     }
 
-    fn reconcile(&self) {
-        let found = self.program.json(&["reconcile"]);
+    /// Lets alpine recover, which has to succeed; gives what it found.
+    fn reconcile(&self) -> Vec<Value> {
+        let mut found = self.program.json(&["reconcile"]);
+        let Value::Array(found) = found["reconciled"].take() else {
+            panic!("no list: {found:#}");
+        };
         let failed = |one: &Value| !one["error"].is_null();
-        let found = found["reconciled"].as_array().expect("a list");
         assert!(!found.iter().any(failed), "{found:#?}");
+        found
     }
 
     /// What the agent has done is in the object, and nothing is left.
@@ -101,6 +109,13 @@ impl Place {
         assert_eq!(work.expect("the work"), "done");
         self.program.assert_nothing_left();
     }
+}
+
+/// The one thing that was found: what it is, and whether it was done.
+fn only(found: &[Value]) -> (&str, bool) {
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let finding = found[0]["finding"].as_str().expect("a finding");
+    (finding, found[0]["done"] == true)
 }
 
 fn head(workspace: &Path) -> String {
@@ -138,7 +153,6 @@ fn kills(commits: u64) -> Vec<(u64, Strike, Victim)> {
 
 #[test]
 fn the_local_provider_is_killed_at_every_commit() {
-    assert!(program().exists());
     let (up, down) = counts();
     let ups = kills(up);
     let downs = kills(down);
@@ -160,4 +174,45 @@ fn the_local_provider_is_killed_at_every_commit() {
         "{} points on the local provider are sound",
         ups.len() + downs.len()
     );
+}
+
+#[test]
+fn an_up_that_was_killed_and_left_is_unwound_and_its_work_is_kept() {
+    let (up, _) = counts();
+    let place = Place::with_limits("abandon = '0s'");
+    // The last commit but redb's own at the close says that the session is ready.
+    place.kill(&place.up(), (up - 1, Strike::Before, Victim::Cli));
+    let dirs = place.program.sandbox_dirs();
+    let sandbox = place.program.sandboxes().join(&dirs[0]);
+    fs::write(sandbox.join("workspace/work"), "done").expect("a workspace");
+    let found = place.reconcile();
+    assert_eq!(only(&found), ("abandoned_up", true));
+    let down = place
+        .program
+        .json(&["down", &text(&found[0], "session_id")]);
+    assert_eq!(down["state"], "failed", "{down:#}");
+    let object = restore(&place.program, &down);
+    let work = fs::read_to_string(object.restored.join("workspace/work"));
+    assert_eq!(work.expect("the work"), "done");
+    place.program.assert_nothing_left();
+    assert_eq!(place.reconcile(), [Value::Null; 0]);
+}
+
+/// As when a copy of the ledger is brought back that is older than a session.
+#[test]
+fn a_sandbox_that_the_ledger_does_not_know_is_saved_and_then_destroyed() {
+    let place = Place::with_limits("quarantine = '0s'");
+    assert_eq!(place.reconcile(), [Value::Null; 0]);
+    let ledger = place.program.env.alpine_home().join("ledger.redb");
+    let copy = place.program.env.root().join("copy");
+    fs::copy(&ledger, &copy).expect("a copy");
+    place.ready();
+    fs::copy(&copy, &ledger).expect("the older ledger");
+    assert_eq!(only(&place.reconcile()), ("orphan", false));
+    assert_eq!(place.program.sandbox_dirs().len(), 1, "saved, and kept");
+    let objects = files(&place.program.env.alpine_home().join("objects"));
+    assert!(!objects.is_empty());
+    assert_eq!(only(&place.reconcile()), ("orphan", true));
+    place.program.assert_nothing_left();
+    assert_eq!(place.reconcile(), [Value::Null; 0]);
 }
