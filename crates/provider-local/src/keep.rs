@@ -34,11 +34,15 @@ pub(crate) async fn capture(
         if let Some(staged) = staged(&sandbox, generation, &seen)? {
             return Ok(staged);
         }
-        let staged = write(&sandbox, generation, &seen)?;
+        let written = write(&sandbox, generation, &seen)?;
         intent::publish(&home.home, &sandbox, fence, || {
+            // A try that was given up may end after the repeat: what the repeat has answered stays.
+            if let Some(staged) = staged(&sandbox, generation, &seen)? {
+                return Ok(staged);
+            }
             let record = record_of(&sandbox, generation);
-            file::write_json(&record, &staged, Flush::Yes)?;
-            Ok(staged.clone())
+            file::write_json(&record, &written, Flush::Yes)?;
+            Ok(written.clone())
         })
         .inspect(|staged| forget_others(&sandbox, generation, staged))
     });

@@ -7,6 +7,7 @@ use crate::{file, record, shim};
 use alpine_provider_api::{ErrorKind, ProviderError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
@@ -121,14 +122,56 @@ fn listen(mut hear: std::io::PipeReader, patience: Duration) -> std::io::Result<
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
-        if poll(&mut [PollFd::new(&hear, PollFlags::IN)], Some(&timeout))? == 0 {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
+        match poll(&mut [PollFd::new(&hear, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(std::io::ErrorKind::TimedOut.into()),
+            // A signal that this process got meanwhile says nothing about the supervisor.
+            Err(Errno::INTR) => continue,
+            ready => ready?,
+        };
         let mut text = [0; 4096];
         let got = hear.read(&mut text)?;
         line.extend_from_slice(&text[..got]);
         if got == 0 || line.contains(&b'\n') {
             return Ok(line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listen;
+    use rustix::thread::gettid;
+    use std::io::Write;
+    use std::time::Duration;
+    use tokio::signal::unix::{SignalKind, signal};
+
+    #[expect(unsafe_code, reason = "a signal to one thread is a raw system call")]
+    fn interrupt(thread: rustix::thread::Pid) {
+        let thread = thread.as_raw_nonzero().get();
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        // SAFETY: it sends a signal that has a handler, and touches no memory.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGUSR1) };
+        assert_eq!(sent, 0);
+    }
+
+    #[tokio::test]
+    async fn a_signal_does_not_end_the_wait_for_a_supervisor() {
+        let _handled = signal(SignalKind::user_defined1()).unwrap();
+        let (hear, mut speak) = std::io::pipe().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let listening = std::thread::spawn(move || {
+            tell.send(gettid()).unwrap();
+            listen(hear, Duration::from_secs(10))
+        });
+        let thread = told.recv().unwrap();
+        let state = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+        for _ in 0..10 {
+            while !std::fs::read_to_string(&state).unwrap().contains(") S ") {
+                std::thread::yield_now();
+            }
+            interrupt(thread);
+        }
+        speak.write_all(b"here\n").unwrap();
+        assert_eq!(listening.join().unwrap().unwrap(), b"here\n");
     }
 }

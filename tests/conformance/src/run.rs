@@ -75,7 +75,10 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
             .checks
             .push(Checked::new(check, verdict, begun.elapsed()));
     }
-    report.left.extend(still_listed(&shared).await);
+    let listed = caught(still_listed(&shared)).await;
+    report
+        .left
+        .extend(listed.unwrap_or_else(|panic| vec![format!("list panicked: {panic}")]));
     Ok(report)
 }
 

@@ -2,6 +2,11 @@
 //!
 //! This program is its own supervisor: `local` executes it anew for each sandbox.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "a test without a harness reports itself"
+)]
+
 use alpine_conformance::{CompiledIn, Options, Report, check};
 use alpine_git::GitConfig;
 use alpine_provider_api::Redactor;

@@ -32,6 +32,20 @@ async fn persist(world: &World, snapshot: Option<StagedSnapshot>) -> Result<Stri
     reply.map(|reply| reply.durable_object_id)
 }
 
+#[tokio::test]
+async fn several_captures_of_one_generation_at_once_are_one_snapshot() {
+    let world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    world.stop(1000).await.unwrap();
+    for generation in 1..5 {
+        let one = || capture(&world, generation);
+        let (first, second, third) = tokio::join!(one(), one(), one());
+        let first = first.unwrap();
+        assert_eq!((&first, &first), (&second.unwrap(), &third.unwrap()));
+        assert_eq!(capture(&world, generation).await.unwrap(), first);
+    }
+}
+
 async fn read(world: &World, id: &str) -> Result<ReadObjectReply, ProviderError> {
     let durable_object_id = id.to_owned();
     let request = ReadObjectRequest { durable_object_id };

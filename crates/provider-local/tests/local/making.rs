@@ -192,6 +192,37 @@ async fn a_partial_workspace_is_made_anew() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_try_that_was_given_up_and_still_writes_is_in_nobodys_way() {
+    let world = world();
+    let (repo, tip) = world.repository(&[("a.txt", "one")]);
+    world.provision().await;
+    let late = world.dir().join(".incoming-late");
+    fs::create_dir(&late).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                number += 1;
+                let directory = late.join(format!("{number}"));
+                // Until it is removed; then it is written anew, as by who holds a path.
+                let _ = fs::create_dir_all(&directory);
+                let _ = fs::write(directory.join("file"), "late");
+            }
+        });
+        let synced = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(world.sync(&repo, &tip))
+        });
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        synced.unwrap();
+    });
+    assert_eq!(
+        fs::read_to_string(world.workspace().join("a.txt")).unwrap(),
+        "one"
+    );
+}
+
 #[tokio::test]
 async fn a_probe_looks_inside() {
     let world = world();

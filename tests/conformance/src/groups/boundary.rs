@@ -450,12 +450,14 @@ pub(crate) async fn unknown_field(bench: &Bench<'_>) -> Checking {
     asked["of_a_later_version"] = json!({ "deep": [1, null] });
     talk.say(1, CALL, Method::Provision.id(), &request(bench, &asked))
         .await;
-    match answer(&mut talk, 1).await? {
-        Ok(_) => {
-            sandbox
-                .is(alpine_provider_api::SandboxState::Running, "after that")
-                .await
-        }
-        Err(kind) => broken("provision ignores it and makes the sandbox", kind),
-    }
+    answer(&mut talk, 1)
+        .await?
+        .or_else(|kind| broken("provision ignores it and makes the sandbox", kind))?;
+    let asked = json!({ "sandbox_id": sandbox.id, "probe": false, "of_a_later_version": 1 });
+    talk.say(2, CALL, Method::Inspect.id(), &request(bench, &asked))
+        .await;
+    let state = answer(&mut talk, 2)
+        .await?
+        .map(|reply| reply["state"].clone());
+    same("the state", &Ok(json!("running")), &state)
 }

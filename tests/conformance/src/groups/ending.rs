@@ -143,6 +143,8 @@ async fn stop_twice(bench: &Bench<'_>) -> Checking {
 async fn everything(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
     haunt(&sandbox, "trap \"\" TERM HUP INT").await?;
+    let listed = sandbox.times_listed().await?;
+    same("how often it is listed before", &1, &listed)?;
     sandbox.destroy().await?.ok("destroy destroys it")?;
     bench.reopen().await;
     sandbox.is(SandboxState::Missing, "after destroy").await?;

@@ -204,10 +204,10 @@ async fn token_nowhere(bench: &Bench<'_>) -> Checking {
         "t={one}; t=$t-{other}; grep -rlF \"$t\" .
         all=$(env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\000' '\\n')
         case \"$all\" in *\"$t\"*) echo found in a process;; esac
-        printf . ; cat .git/config"
+        printf @; cat .git/config"
     );
     let found = sandbox.sh(&script).await?;
-    let Some(config) = found.strip_prefix('.') else {
+    let Some(config) = found.strip_prefix('@') else {
         return broken("the credential is nowhere in the sandbox", found);
     };
     let urls = config

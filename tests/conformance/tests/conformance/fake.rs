@@ -17,7 +17,6 @@ async fn the_fake_keeps_the_contract() {
     let directory = TempDir::new().unwrap();
     let report = check(&fake(&directory), &Options::default()).await.unwrap();
     assert!(report.is_success(), "{}", report.text());
-    println!("{}", report.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

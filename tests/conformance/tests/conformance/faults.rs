@@ -1,0 +1,104 @@
+//! Every fault is found, by the check that is named for the sentence it breaks; the table of them is in the documentation.
+
+use crate::broken::{Broken, Fault, Memory};
+use alpine_conformance::{CompiledIn, Group, Options, Verdict, check, checks};
+use alpine_testkit::FakeProvider;
+use expect_test::expect_file;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn broken(fault: Fault, directory: &TempDir) -> CompiledIn {
+    let state = directory.path().join("fake");
+    let objects = state.join("objects");
+    let memory = Arc::new(Mutex::new(Memory::default()));
+    CompiledIn::new(move || {
+        Arc::new(Broken {
+            inner: FakeProvider::real(&state),
+            state: state.clone(),
+            fault,
+            memory: Arc::clone(&memory),
+            own: Mutex::default(),
+        })
+    })
+    .with_objects(objects)
+}
+
+/// What the named check says of the fake with this fault; nothing where it does not find it.
+async fn found(fault: Fault) -> Result<(), String> {
+    let (what, name) = fault.told();
+    let directory = TempDir::new().unwrap();
+    let options = Options {
+        only: vec![name.to_owned()],
+        call_limit: Duration::from_secs(4),
+        points: 22,
+        ..Options::default()
+    };
+    let report = check(&broken(fault, &directory), &options).await.unwrap();
+    let one = report.checks.iter().find(|check| check.name == name);
+    match &one.unwrap().verdict {
+        Verdict::Fail { .. } => Ok(()),
+        Verdict::Pass => Err(format!("{fault:?} ({what}) passes `{name}`")),
+        Verdict::Skipped { why } => Err(format!("{fault:?} ({what}): `{name}` is skipped: {why}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_is_found() {
+    let mut missed = Vec::new();
+    // Several at once: much of a check is waiting.
+    for some in Fault::ALL.chunks(8) {
+        let running: Vec<_> = some
+            .iter()
+            .map(|&fault| tokio::spawn(found(fault)))
+            .collect();
+        for one in running {
+            missed.extend(one.await.unwrap().err());
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn the_documentation_has_every_check_and_every_fault() {
+    let mut text = String::from(
+        "# Conformance\n\nWhat `alpine-conformance` checks of a provider: each check is one sentence of the contract. What a provider\nannounces in `describe` has to work; what it does not announce has to answer `unsupported`. This page is printed by a\ntest (`UPDATE_EXPECT=1 cargo test -p alpine-conformance`).\n",
+    );
+    for group in Group::ALL {
+        let _ = writeln!(
+            text,
+            "\n## {}\n\n| check | sentence |\n|---|---|",
+            group.as_str()
+        );
+        for check in checks().iter().filter(|check| check.group == group) {
+            let _ = writeln!(text, "| `{}` | {} |", check.name, check.sentence);
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\n## Faults\n\nThe kit is tested itself: each of these faults of the fake is found by the check beside it.\n\n| fault | found by |\n|---|---|"
+    );
+    for fault in Fault::ALL {
+        let (what, name) = fault.told();
+        let _ = writeln!(text, "| {what} | `{name}` |");
+    }
+    for (_, what, name) in crate::wire::FAULTS {
+        let _ = writeln!(text, "| {what} | `{name}` |");
+    }
+    expect_file!["../../../../docs/conformance.md"].assert_eq(&text);
+}
+
+#[test]
+fn names_are_stable_words_and_faults_name_checks() {
+    let all = checks();
+    let mut names: Vec<_> = all.iter().map(|check| check.name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count, "a name is there twice");
+    assert!(count >= 50 && Fault::ALL.len() >= 30);
+    for fault in Fault::ALL {
+        assert!(names.contains(&fault.told().1), "{fault:?}");
+    }
+}

@@ -1,0 +1,196 @@
+//! The checks of the boundary pass a provider that keeps it, and find each fault of one that does not.
+
+use alpine_conformance::{Options, Reach, Subject, Verdict, Wire, check};
+use alpine_provider_api::{ProviderError, SandboxProvider};
+use alpine_testkit::FakeProvider;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// What the peer does wrong, and the check that has to find it.
+pub(crate) const FAULTS: [(&str, &str, &str); 19] = [
+    (
+        "magic",
+        "a provider greets with another magic",
+        "boundary.hello",
+    ),
+    ("greets_all", "a provider takes any host", "boundary.range"),
+    (
+        "refuses_silently",
+        "a provider refuses without an error",
+        "boundary.range",
+    ),
+    (
+        "opens_anything",
+        "a provider opens with a configuration that is no JSON",
+        "boundary.configuration",
+    ),
+    (
+        "opens_twice",
+        "a provider opens twice",
+        "boundary.second_open",
+    ),
+    (
+        "knows_everything",
+        "a provider answers methods that do not exist",
+        "boundary.unknown_method",
+    ),
+    (
+        "dies_of_a_kind",
+        "a provider dies of a frame of an unknown kind",
+        "boundary.unknown_kind",
+    ),
+    (
+        "dies_of_garbage",
+        "a provider dies of a call that is no JSON",
+        "boundary.garbage",
+    ),
+    (
+        "takes_all",
+        "a provider waits for a frame of any size",
+        "boundary.too_large",
+    ),
+    (
+        "answer_first",
+        "a provider answers before its events",
+        "boundary.events_first",
+    ),
+    (
+        "answers_twice",
+        "a provider answers twice after CANCEL",
+        "boundary.cancel",
+    ),
+    (
+        "silent_cancel",
+        "a provider does not answer after CANCEL",
+        "boundary.cancel",
+    ),
+    (
+        "no_pong",
+        "a provider does not answer PING while a call runs",
+        "boundary.ping",
+    ),
+    (
+        "no_credit",
+        "a provider sends more than its credit",
+        "boundary.credit",
+    ),
+    (
+        "long_chunks",
+        "a provider sends chunks over the limit",
+        "boundary.credit",
+    ),
+    (
+        "prints",
+        "a provider prints to standard output",
+        "boundary.stdout",
+    ),
+    (
+        "stays",
+        "a provider's process outlives its host",
+        "boundary.end",
+    ),
+    (
+        "lax",
+        "a provider takes requests that lack a field",
+        "arguments.missing_field",
+    ),
+    (
+        "strict",
+        "a provider refuses fields that it does not know",
+        "arguments.unknown_field",
+    ),
+];
+
+/// The fake, with a peer at its wire.
+#[derive(Debug)]
+struct Peer {
+    state: PathBuf,
+    wrong: &'static str,
+}
+
+#[async_trait]
+impl Subject for Peer {
+    fn reach(&self) -> Reach {
+        Reach::Exec
+    }
+
+    async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
+        Ok(Arc::new(FakeProvider::real(&self.state)))
+    }
+
+    async fn wire(&self) -> Option<Wire> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/peer.py");
+        let arguments = [script.into_os_string(), self.wrong.into()];
+        let path = BTreeMap::from([("PATH".into(), search_path())]);
+        let open = b"{\"config\":{},\"place\":{}}".to_vec();
+        let wire = Wire::start(&python(), &arguments, &path, open);
+        Some(wire.unwrap())
+    }
+}
+
+/// The interpreter itself: what the search path holds may be a script that takes descriptor 3 for its own.
+fn python() -> PathBuf {
+    let ask = ["-c", "import sys; print(sys.executable)"];
+    let output = Command::new("python3").args(ask).output().unwrap();
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests find their tools where the user does"
+)]
+fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wire_that_keeps_the_contract_passes() {
+    let directory = TempDir::new().unwrap();
+    let peer = Peer {
+        state: directory.path().join("fake"),
+        wrong: "",
+    };
+    let options = Options {
+        only: ["boundary.", "_field"].map(str::to_owned).to_vec(),
+        ..Options::default()
+    };
+    let report = check(&peer, &options).await.unwrap();
+    assert!(report.is_success(), "{}", report.text());
+    assert_eq!(report.counts(), (16, 0, 0));
+}
+
+/// What the named check says of the peer that does this wrong; nothing where it finds it.
+async fn found(fault: (&'static str, &'static str, &'static str)) -> Result<(), String> {
+    let directory = TempDir::new().unwrap();
+    let peer = Peer {
+        state: directory.path().join("fake"),
+        wrong: fault.0,
+    };
+    let options = Options {
+        only: vec![fault.2.to_owned()],
+        ..Options::default()
+    };
+    let report = check(&peer, &options).await.unwrap();
+    match &report.checks[0].verdict {
+        Verdict::Fail { .. } => Ok(()),
+        other => Err(format!("{fault:?}: {other:?}")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_a_wire_is_found() {
+    let running: Vec<_> = FAULTS
+        .iter()
+        .map(|&fault| tokio::spawn(found(fault)))
+        .collect();
+    let mut missed = Vec::new();
+    for one in running {
+        missed.extend(one.await.unwrap().err());
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
