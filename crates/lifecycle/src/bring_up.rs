@@ -1,6 +1,6 @@
 //! The plan of `up`, step by step; each step is recorded before the next begins.
 
-use crate::call::StepEnd;
+use crate::call::{StepEnd, asking};
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::up::Kept;
@@ -96,21 +96,13 @@ impl Engine {
         if !matches!(held.session.state, State::RepoSyncing | State::Installing) {
             return Ok(false);
         }
-        let id = sandbox(held)?;
-        let work = |call| {
-            let (provider, id) = (provider.clone(), id.clone());
-            async move {
-                provider
-                    .inspect(
-                        &call,
-                        InspectRequest {
-                            sandbox_id: id,
-                            probe: false,
-                        },
-                    )
-                    .await
-            }
+        let ask = InspectRequest {
+            sandbox_id: sandbox(held)?,
+            probe: false,
         };
+        let work = asking(provider, &ask, |provider, call, ask| async move {
+            provider.inspect(&call, ask).await
+        });
         let found = self
             .step(held, Step::Probe, self.limits.probe, work)
             .await?;
@@ -130,13 +122,10 @@ impl Engine {
             session_id: held.session.session_id.to_string(),
             allow_unsandboxed: kept.allow_unsandboxed || request.allow_unsandboxed,
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move {
-                let described = provider.describe().await?;
-                Ok((described, provider.provision(&call, ask).await?))
-            }
-        };
+        let work = asking(provider, &ask, |provider, call, ask| async move {
+            let described = provider.describe().await?;
+            Ok((described, provider.provision(&call, ask).await?))
+        });
         let (described, made) = self
             .step(held, Step::Provision, self.limits.provision, work)
             .await?;
@@ -179,10 +168,9 @@ impl Engine {
             commit: target(held)?,
             credential: request.credential.clone(),
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.sync_repo(&call, ask).await }
-        };
+        let work = asking(provider, &ask, |provider, call, ask| async move {
+            provider.sync_repo(&call, ask).await
+        });
         let synced = self
             .step(held, Step::SyncRepo, self.limits.sync, work)
             .await?;
@@ -213,10 +201,9 @@ impl Engine {
         let ask = InstallRequest {
             sandbox_id: sandbox(held)?,
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.install(&call, ask).await }
-        };
+        let work = asking(provider, &ask, |provider, call, ask| async move {
+            provider.install(&call, ask).await
+        });
         self.step(held, Step::Install, self.limits.install, work)
             .await
             .map(|_| ())
@@ -250,10 +237,9 @@ impl Engine {
                 commit: held.session.target_commit_sha.clone().unwrap_or_default(),
             },
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.start_agent(&call, ask).await }
-        };
+        let work = asking(provider, &ask, |provider, call, ask| async move {
+            provider.start_agent(&call, ask).await
+        });
         // The provider keeps the limit itself, so that it can tell what the agent said; ours is a little longer.
         let limit = self.limits.agent + Duration::from_secs(5);
         Ok(self.step(held, Step::StartAgent, limit, work).await?.url)
@@ -265,21 +251,13 @@ impl Engine {
         held: &mut Held,
         provider: &Arc<dyn SandboxProvider>,
     ) -> Result<(), StepEnd> {
-        let id = sandbox(held)?;
-        let work = |call| {
-            let (provider, id) = (provider.clone(), id.clone());
-            async move {
-                provider
-                    .inspect(
-                        &call,
-                        InspectRequest {
-                            sandbox_id: id,
-                            probe: true,
-                        },
-                    )
-                    .await
-            }
+        let ask = InspectRequest {
+            sandbox_id: sandbox(held)?,
+            probe: true,
         };
+        let work = asking(provider, &ask, |provider, call, ask| async move {
+            provider.inspect(&call, ask).await
+        });
         let found = self
             .step(held, Step::Probe, self.limits.probe, work)
             .await?;

@@ -4,8 +4,11 @@ use crate::engine::Engine;
 use crate::held::Held;
 use crate::{ErrorCode, Failure, Progress, Step};
 use alpine_ledger::StepRecord;
-use alpine_provider_api::{Call, CallEvent, ErrorKind, Meta, ProviderError, Retry};
+use alpine_provider_api::{
+    Call, CallEvent, ErrorKind, Meta, ProviderError, Retry, SandboxProvider,
+};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,6 +34,16 @@ impl From<Failure> for StepEnd {
     fn from(failure: Failure) -> Self {
         StepEnd::Stopped(failure)
     }
+}
+
+/// The work of a step: each try asks the provider the same.
+pub(crate) fn asking<A: Clone, F>(
+    provider: &Arc<dyn SandboxProvider>,
+    ask: &A,
+    call: impl Fn(Arc<dyn SandboxProvider>, Call, A) -> F,
+) -> impl Fn(Call) -> F {
+    let (provider, ask) = (provider.clone(), ask.clone());
+    move |meta| call(provider.clone(), meta, ask.clone())
 }
 
 impl Engine {

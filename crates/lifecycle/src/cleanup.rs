@@ -1,7 +1,7 @@
 //! What a failed `up` leaves is cleaned up; what may be work is saved first.
 
 use crate::bring_up::sandbox;
-use crate::call::StepEnd;
+use crate::call::{StepEnd, asking};
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::persist::must_not_be;
@@ -108,27 +108,15 @@ impl Engine {
     /// Destroys the sandbox; one that never was is gone too.
     pub(crate) async fn destroy(&self, held: &mut Held) -> Result<(), StepEnd> {
         let provider = self.providers.get(&held.session.new.provider)?;
-        let id = sandbox(held)?;
-        let work = |call| {
-            let (provider, id) = (provider.clone(), id.clone());
-            async move {
-                provider
-                    .destroy(
-                        &call,
-                        DestroyRequest {
-                            sandbox_id: id.clone(),
-                        },
-                    )
-                    .await?;
-                must_not_be(
-                    &provider,
-                    &call,
-                    id,
-                    &[SandboxState::Running, SandboxState::Exited],
-                )
-                .await
-            }
+        let ask = DestroyRequest {
+            sandbox_id: sandbox(held)?,
         };
+        let work = asking(&provider, &ask, |provider, call, ask| async move {
+            let id = ask.sandbox_id.clone();
+            provider.destroy(&call, ask).await?;
+            let there = [SandboxState::Running, SandboxState::Exited];
+            must_not_be(&provider, &call, id, &there).await
+        });
         match self
             .step(
                 held,

@@ -1,7 +1,7 @@
 //! From a stopped sandbox to a verified durable object.
 
 use crate::bring_up::sandbox;
-use crate::call::StepEnd;
+use crate::call::{StepEnd, asking};
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::payload::{MAX_PAYLOAD, Payload, compact};
@@ -23,14 +23,11 @@ impl Engine {
             sandbox_id: sandbox(held)?,
             grace_ms,
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move {
-                let id = ask.sandbox_id.clone();
-                provider.stop(&call, ask).await?;
-                must_not_be(&provider, &call, id, &[SandboxState::Running]).await
-            }
-        };
+        let work = asking(&provider, &ask, |provider, call, ask| async move {
+            let id = ask.sandbox_id.clone();
+            provider.stop(&call, ask).await?;
+            must_not_be(&provider, &call, id, &[SandboxState::Running]).await
+        });
         match self
             .step(
                 held,
@@ -120,10 +117,9 @@ impl Engine {
             sandbox_id: sandbox(held)?,
             generation: held.session.persist_generation,
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.capture(&call, ask).await }
-        };
+        let work = asking(&provider, &ask, |provider, call, ask| async move {
+            provider.capture(&call, ask).await
+        });
         match self
             .step(held, Step::Capture, self.limits.persist, work)
             .await
@@ -158,10 +154,9 @@ impl Engine {
             payload: attempt.payload.clone(),
             snapshot: staged.clone(),
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.persist(&call, ask).await }
-        };
+        let work = asking(&provider, &ask, |provider, call, ask| async move {
+            provider.persist(&call, ask).await
+        });
         let durable_object_id = self
             .step(held, Step::Persist, self.limits.persist, work)
             .await?
@@ -197,10 +192,9 @@ impl Engine {
         let ask = ReadObjectRequest {
             durable_object_id: id.to_owned(),
         };
-        let work = |call| {
-            let (provider, ask) = (provider.clone(), ask.clone());
-            async move { provider.read_object(&call, ask).await }
-        };
+        let work = asking(&provider, &ask, |provider, call, ask| async move {
+            provider.read_object(&call, ask).await
+        });
         self.step(held, Step::Verify, self.limits.persist, work)
             .await
     }

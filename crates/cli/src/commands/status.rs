@@ -127,7 +127,7 @@ fn told(
         ("isolation", isolation.map(str::to_owned)),
         ("agent", Some(document.agent.clone())),
         ("url", document.opencode_url.clone()),
-        ("workspace", document.workspace_path.clone()),
+        ("workspace", workspace(document)),
         ("started", when(Some(session.started_at))),
         ("ready", when(session.ready_at)),
         ("stopped", when(session.stopped_at)),
@@ -152,4 +152,11 @@ fn told(
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name:<12} {}", value?)));
     rows.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the workspace is, unless it is gone.
+fn workspace(document: &StatusDocument) -> Option<String> {
+    let observed = document.observed.as_ref();
+    let is_gone = observed.is_some_and(|observed| observed.state == "missing");
+    document.workspace_path.clone().filter(|_| !is_gone)
 }
