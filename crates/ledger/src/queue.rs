@@ -63,12 +63,19 @@ impl Queue {
             if left.is_zero() {
                 return Ok(false);
             }
-            if !self.send(range) {
-                // No thread is to be had: what is left is to try again and again.
-                return wait_until(left, || self.try_lock(range));
-            }
-            if let Some(got) = self.wait(range, left)? {
-                return Ok(got);
+            let got = if self.send(range) {
+                self.wait(range, left)
+            } else {
+                Err(BackendError::Unsupported)
+            };
+            match got {
+                Ok(Some(got)) => return Ok(got),
+                Ok(None) => {}
+                // No thread is to be had, or there is no queue: what is left is to try again and again.
+                Err(BackendError::Unsupported) => {
+                    return wait_until(left, || self.try_lock(range));
+                }
+                Err(error) => return Err(error),
             }
         }
     }
