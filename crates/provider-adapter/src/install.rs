@@ -24,21 +24,21 @@ done
 const READ: &str = r#"exec head -c "$1" "$2""#;
 const HAS: &str = r#"command -v "$1" >/dev/null || echo no"#;
 
-/// Runs a command that ends when the caller's end of its input is gone, however the caller ended: who watches for that is in
-/// a session of its own, where one can be had, so that it outlives what is killed with the caller.
+/// Runs a command that ends when the caller's end of its input is gone, however the caller ended. Who watches for that is
+/// there before the command is, and in a session apart with it, so that neither ends with what is killed with the caller.
 const RUN: &str = r#"
-apart=
-if command -v setsid >/dev/null; then apart=setsid; fi
-exec 3<&0
-$apart "$@" </dev/null 3<&- &
-job=$!
-$apart sh -c 'while read -r line; do :; done; kill -TERM "-$1" || kill -TERM "$1"' alpine "$job" <&3 >/dev/null 2>&1 &
+inner='
+( while read -r line; do :; done; trap "" TERM; kill -TERM 0; sleep 1; kill -KILL 0 ) <&3 >/dev/null 2>&1 &
 watch=$!
-exec 3<&-
-wait "$job"
+"$@" </dev/null 3<&-
 status=$?
-kill "$watch"
+kill -KILL "$watch"
 exit "$status"
+'
+exec 3<&0 </dev/null
+if command -v setsid >/dev/null; then setsid sh -c "$inner" alpine "$@" & else sh -c "$inner" alpine "$@" & fi
+exec 3<&-
+wait "$!"
 "#;
 
 /// An install step that exited 0.

@@ -55,16 +55,16 @@ pub trait Sandboxes: Send + Sync + fmt::Debug + 'static {
     async fn destroy(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError>;
 
     /// **Does**: asks what works in the sandbox to end, and waits for it, while the sandbox goes on taking commands: before
-    /// the workspace is read out of it. A provider whose [`Storage`] can be read when stopped is not asked. Nothing is done
-    /// unless a provider does it.
+    /// the workspace is read out of it. A provider whose [`Storage`] can be read when stopped is not asked. Says
+    /// whether some had to be killed. Nothing is done unless a provider does it.
     async fn settle(
         &self,
         call: &Call,
         id: &SandboxId,
         grace: Duration,
-    ) -> Result<(), ProviderError> {
+    ) -> Result<StopReply, ProviderError> {
         let _ = (call, id, grace);
-        Ok(())
+        Ok(StopReply { forced: false })
     }
 
     /// **Does**: sends the whole workspace to the call's events as one tar stream, whose top is `.`. By `tar` in the

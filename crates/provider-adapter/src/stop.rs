@@ -24,6 +24,7 @@ impl<S: Sandboxes> Adapted<S> {
         let _alone = record.alone("keep").await?;
         let limit = Instant::now() + Duration::from_millis(request.grace_ms);
         let state = self.state(&record).await?;
+        let mut forced = false;
         match (state, self.sandboxes.facts().storage) {
             (SandboxState::Missing, _) => return Err(gone(id)),
             (SandboxState::Exited, _) if record.read_staged()?.is_some() => {
@@ -38,7 +39,7 @@ impl<S: Sandboxes> Adapted<S> {
             }
             (SandboxState::Running | SandboxState::Unknown, Storage::WhileRunning) => {
                 let grace = limit.saturating_duration_since(Instant::now());
-                self.sandboxes.settle(call, id, grace).await?;
+                forced = self.sandboxes.settle(call, id, grace).await?.forced;
                 self.stage(call, &record, None).await?;
             }
         }
@@ -50,7 +51,10 @@ impl<S: Sandboxes> Adapted<S> {
         let grace = limit
             .saturating_duration_since(Instant::now())
             .max(LAST_GRACE);
-        self.sandboxes.stop(call, id, grace).await
+        let stopped = self.sandboxes.stop(call, id, grace).await?;
+        Ok(StopReply {
+            forced: forced || stopped.forced,
+        })
     }
 
     /// Tries to start a sandbox that ended by itself, for its workspace to be read. Says whether it runs.

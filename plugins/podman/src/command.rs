@@ -22,7 +22,7 @@ const SIGNAL: &str = r#"
 for process in /proc/[0-9]*; do
     if tr '\0' '\n' < "$process/environ" 2>/dev/null | grep -qx "ALPINE_COMMAND=$1"; then
         parent=$(sed -n 's/^PPid:[[:space:]]*//p' "$process/status" 2>/dev/null)
-        if [ "$parent" = 0 ]; then kill -s "$2" -- "-${process#/proc/}" || kill -s "$2" "${process#/proc/}"; fi
+        if [ "$parent" = 0 ]; then kill "-$2" "-${process#/proc/}" || kill "-$2" "${process#/proc/}"; fi
     fi
 done
 "#;
@@ -90,7 +90,7 @@ impl Containers {
         alive.ended = true;
         let complaint = String::from_utf8_lossy(&complaint);
         match code {
-            126 | 127 if complaint.contains("OCI ") || complaint.contains("OCI runtime") => {
+            126 | 127 if complaint.contains("OCI ") => {
                 let message = format!("`{program}` can't be run in sandbox `{id}`");
                 Err(ProviderError::new(ErrorKind::InvalidArgument, message))
             }

@@ -49,13 +49,17 @@ impl Containers {
 
     pub(crate) fn failed(&self, error: &Error) -> ProviderError {
         let message = format!("`{}`: {error}", self.config.socket.display());
-        let is_full = message.contains("no space left on device");
-        match error {
-            _ if is_full => ProviderError::new(ErrorKind::NoSpace, message),
-            Error::SocketNotFoundError(_) => ProviderError::new(ErrorKind::Io, message)
-                .hint("podman system service --time 0 unix://SOCKET"),
-            Error::DockerResponseServerError { .. } => ProviderError::new(ErrorKind::Io, message),
-            _ => ProviderError::transient(ErrorKind::Io, message),
+        if message.contains("no space left on device") {
+            return ProviderError::new(ErrorKind::NoSpace, message);
+        }
+        if matches!(error, Error::SocketNotFoundError(_)) {
+            return ProviderError::new(ErrorKind::Io, message)
+                .hint("podman system service --time 0 unix://SOCKET");
+        }
+        match matches!(error, Error::DockerResponseServerError { .. }) {
+            true => ProviderError::new(ErrorKind::Io, message),
+            // The way to the engine failed, not the engine.
+            false => ProviderError::transient(ErrorKind::Io, message),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Asks every process but the container's own to end, and waits for them: exits 0 when none is left after so many tenths
 /// of a second.
 const ASK: &str = r#"
-kill -s TERM -1 2>/dev/null
+kill -TERM -1 2>/dev/null
 left=$1
 while :; do
     others=
@@ -17,7 +17,7 @@ while :; do
         if [ "$number" = 1 ] || [ "$number" = "$$" ] || ! [ -r "$process/cmdline" ]; then continue; fi
         if grep -q 2147483647 "$process/cmdline" 2>/dev/null; then continue; fi
         if grep -q "^State:[[:space:]]*Z" "$process/status" 2>/dev/null; then continue; fi
-        if [ -s "$process/cmdline" ] && ! grep -qx "PPid:[[:space:]]*$$" "$process/status" 2>/dev/null; then others=yes; fi
+        if ! grep -qx "PPid:[[:space:]]*$$" "$process/status" 2>/dev/null; then others=yes; fi
     done
     if [ -z "$others" ]; then exit 0; fi
     if [ "$left" -le 0 ]; then exit 1; fi

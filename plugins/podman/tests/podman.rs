@@ -2,10 +2,11 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "what a test needs and does not get ends it"
 )]
 
+#[path = "podman/contract.rs"]
+mod contract;
 #[path = "podman/engine.rs"]
 mod engine;
 #[path = "podman/scenarios.rs"]

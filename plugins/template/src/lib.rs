@@ -130,14 +130,12 @@ impl Sandboxes for Directories {
 
     async fn stop(
         &self,
-        _call: &Call,
+        call: &Call,
         id: &SandboxId,
         grace: Duration,
     ) -> Result<StopReply, ProviderError> {
-        let directory = self.of(id);
-        remove(&directory.join("running"))?;
-        let forced = processes::end(&directory, grace).await?;
-        Ok(StopReply { forced })
+        remove(&self.of(id).join("running"))?;
+        self.settle(call, id, grace).await
     }
 
     async fn settle(
@@ -145,8 +143,9 @@ impl Sandboxes for Directories {
         _call: &Call,
         id: &SandboxId,
         grace: Duration,
-    ) -> Result<(), ProviderError> {
-        processes::end(&self.of(id), grace).await.map(drop)
+    ) -> Result<StopReply, ProviderError> {
+        let forced = processes::end(&self.of(id), grace).await?;
+        Ok(StopReply { forced })
     }
 
     async fn destroy(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError> {

@@ -15,7 +15,7 @@ pub(crate) const SESSION: &str = "ses_0123456789abcdef0123456789abcdef";
 pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) repo: TestRepo,
-    place: Place,
+    pub(crate) place: Place,
     _env: TestEnv,
 }
 
@@ -67,7 +67,7 @@ impl World {
             "memory": 128 << 20,
             "cpus": 1.5,
             "pids": 64,
-            "env": {"GREETING": "hello"},
+            "env": {"GREETING": "hello", "LC_ALL": "C.UTF-8"},
         });
         serde_json::from_value(table).unwrap()
     }
