@@ -116,6 +116,42 @@ fn libraries_that_can_not_be_loaded() {
 }
 
 #[test]
+fn libraries_whose_entry_point_gives_the_wrong_thing() {
+    let of = |fields: &str| {
+        format!(
+            "&(const alpine_provider) {{ .magic = ALPINE_MAGIC, .struct_size = sizeof(alpine_provider), .abi_min = 1, .abi_max = 1, .name = \"acme\", .version = \"1\", .build = \"\", .open = open, {fields} }}"
+        )
+    };
+    for (given, wanted) in [
+        ("0".to_owned(), "returned NULL"),
+        (of(".magic = 7"), "magic is 0x0000000000000007"),
+        (of(".struct_size = 48"), "takes 48 bytes"),
+        (of(".abi_min = 2, .abi_max = 3"), "2"),
+        (of(".open = 0"), "`open` is NULL"),
+        (of(".flags = 1"), "panic=abort"),
+    ] {
+        let world = World::new();
+        // A compound literal goes with its block; what is given has to stay.
+        let provider = format!("({{ static alpine_provider given; given = *({given}); &given; }})");
+        let provider = if given == "0" { given } else { provider };
+        let path = compiled(&world, MANIFEST, &provider);
+        let digest = sha256(&world, &path);
+        for isolation in ["process", "in-process"] {
+            if wanted == "panic=abort" && isolation == "process" {
+                continue;
+            }
+            let lines = format!("{}\nisolation = '{isolation}'", table(&path, &digest));
+            configured(&world, &lines);
+            let failure = world.fails(&world.up("one"), "ERR_PROVIDER_INCOMPATIBLE", 1);
+            let cause = text(&failure, "cause");
+            assert!(cause.contains(wanted), "{isolation}: {cause}");
+            let sessions = world.done(&["list", "--all"]);
+            assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(0));
+        }
+    }
+}
+
+#[test]
 fn files_that_others_may_write() {
     let world = World::new();
     let below = world.env.root().join("shared");
