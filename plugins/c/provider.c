@@ -31,8 +31,9 @@
 
 #define NAME "c"
 #define VERSION "0.1.0"
-/* The variable that every process of a sandbox carries: its directory. */
+/* The variables that every process of a sandbox carries: its directory, and which command it is of. */
 #define MARK "ALPINE_C_SANDBOX="
+#define COMMAND "ALPINE_C_COMMAND="
 
 __attribute__((used, section(".alpine.provider"))) static const char MANIFEST[] =
     "{\"name\":\"" NAME "\",\"version\":\"" VERSION "\",\"abi_min\":1,\"abi_max\":1,"
@@ -210,8 +211,8 @@ static int is_gone(call *call, state found) {
 
 /* ---- processes ---- */
 
-/* Signals every process that bears the sandbox's mark; gives how many there are. */
-static int signal_all(const char *dir, int number) {
+/* Signals every process that bears this mark; gives how many there are. */
+static int signal_all(const char *mark, int number) {
   DIR *all = opendir("/proc");
   int count = 0;
   for (struct dirent *entry; all && (entry = readdir(all));) {
@@ -222,8 +223,7 @@ static int signal_all(const char *dir, int number) {
     size_t len = 0;
     char *environment = read_file(path, &len);
     for (size_t at = 0; environment && at < len; at += strlen(environment + at) + 1) {
-      const char *one = environment + at;
-      if (strncmp(one, MARK, strlen(MARK)) || strcmp(one + strlen(MARK), dir)) continue;
+      if (strcmp(environment + at, mark)) continue;
       count++;
       kill(pid, number);
       if (number == SIGTERM) kill(pid, SIGCONT);
@@ -251,19 +251,22 @@ static int is_cancelled(call *call) {
 /* Ends every process: asks, and after the grace period forces. */
 static int end_all(call *call, const char *dir, uint64_t grace_ms, int *forced) {
   const uint64_t begun = now_ms();
-  int asked = 0;
+  int asked = 0, kind = 0;
+  text mark = {0};
+  put(&mark, MARK "%s", dir);
   *forced = 0;
-  while (!is_cancelled(call)) {
+  for (int left = 1; left && !kind;) {
     const uint64_t passed = now_ms() - begun;
     const int force = passed >= grace_ms;
-    const int left = signal_all(dir, force ? SIGKILL : asked ? 0 : SIGTERM);
-    if (!left) return 0;
+    left = signal_all(mark.at, force ? SIGKILL : asked ? 0 : SIGTERM);
     asked = 1;
-    *forced |= force;
-    if (passed > grace_ms + 5000) return failed(call, ALPINE_ERROR_IO, "%d processes can't be ended", left);
-    poll(NULL, 0, 5);
+    *forced |= left && force;
+    if (left && is_cancelled(call)) kind = failed(call, ALPINE_ERROR_CANCELLED, "the caller gave up");
+    else if (left && passed > grace_ms + 5000) kind = failed(call, ALPINE_ERROR_IO, "%d processes can't be ended", left);
+    else if (left) poll(NULL, 0, 5);
   }
-  return failed(call, ALPINE_ERROR_CANCELLED, "the caller gave up");
+  free(mark.at);
+  return kind;
 }
 
 /* ---- commands ---- */
@@ -542,7 +545,7 @@ static int list(call *call) {
   return kind;
 }
 
-static int run(call *call, texts *argv, texts *env, const char *workspace) {
+static int run(call *call, texts *argv, texts *env, const char *workspace, const char *mark) {
   command it;
   const int why = start(&it, argv->at, env->at, workspace);
   if (why == ENOENT || why == EACCES || why == ENOTDIR || why == ENOEXEC) {
@@ -553,6 +556,8 @@ static int run(call *call, texts *argv, texts *env, const char *workspace) {
   const state found = state_of(call, call->sandbox);
   if (found != RUNNING) kill(-it.pid, SIGKILL);
   const int status = attend_to_end(call, &it);
+  /* What has a group of its own by now ends with a command that was given up. */
+  while ((found != RUNNING || is_cancelled(call)) && signal_all(mark, SIGKILL)) poll(NULL, 0, 5);
   if (found != RUNNING) return failed(call, ALPINE_ERROR_NOT_FOUND, "sandbox `%s` does not run", call->sandbox);
   if (is_cancelled(call)) return failed(call, ALPINE_ERROR_CANCELLED, "the caller gave up");
   if (WIFEXITED(status)) put(&call->reply, "{\"exited\":%d}", WEXITSTATUS(status));
@@ -568,17 +573,19 @@ static int exec(call *call) {
   json words = json_get(call->request, "argv");
   const json variables = json_get(call->request, "env");
   texts argv = {0}, env = {0};
-  text mark = {0};
+  text mark = {0}, command = {0};
   for (json word; json_next(&words, NULL, &word);) add(&argv, json_text(word));
   put(&mark, MARK "%s", dir);
+  put(&command, COMMAND "%d-%llu-%llu", (int)getpid(), (unsigned long long)call->id, (unsigned long long)now_ms());
   add(&env, mark.at);
+  add(&env, command.at);
   add_env(&env, variables, (json){NULL, NULL});
   add_env(&env, call->provider->env, variables);
   int kind = ALPINE_ERROR_INVALID_ARGUMENT;
   if (!argv.count || argv.broken || env.broken || !*argv.at[0]) {
     failed(call, kind, "the command, or a variable's name, is malformed");
   } else {
-    kind = run(call, &argv, &env, workspace);
+    kind = run(call, &argv, &env, workspace, command.at);
   }
   free_texts(&argv), free_texts(&env), free(dir), free(workspace);
   return kind;
@@ -789,7 +796,7 @@ static int32_t open_provider(uint32_t abi, const alpine_port *host, const uint8_
   return ALPINE_SENT_OK;
 }
 
-__attribute__((visibility("default"))) const alpine_provider *alpine_provider_v1(const alpine_host_info *host) {
+const alpine_provider *alpine_provider_v1(const alpine_host_info *host) {
   static const alpine_provider provider = {
       .magic = ALPINE_MAGIC, .struct_size = sizeof provider, .abi_min = 1, .abi_max = 1,
       .name = NAME, .version = VERSION, .build = "cc " __VERSION__, .open = open_provider,

@@ -85,13 +85,6 @@ class Call:
             self.credit -= max(len(data), MIN_CHARGE)
         self.port.send(self.number, EVENT, code, data)
 
-    def took(self):
-        """Tells the host that all of the input it has sent was used."""
-        with self.lock:
-            owed, self.owed = self.owed, 0
-        if owed:
-            self.port.send(self.number, GRANT, owed)
-
     def close(self):
         os.close(self.woken)
         os.close(self.wake_end)
@@ -210,7 +203,8 @@ def parsed(payload, kind):
 # ---- the provider ----
 
 NAME, VERSION = "python", "0.1.0"
-MARK = "ALPINE_PYTHON_SANDBOX"  # the variable that every process of a sandbox carries: its directory
+# The variables that every process of a sandbox carries: its directory, and which command it is of.
+MARK, COMMAND = "ALPINE_PYTHON_SANDBOX", "ALPINE_PYTHON_COMMAND"
 ISOLATION = {"tier": "process", "layers": [], "limits": {}, "missing": [
     {"what": "isolation", "why": "commands are plain processes of the user", "fix": "use a provider that isolates"}]}
 
@@ -276,7 +270,8 @@ class Directories:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise Failure("invalid_argument", f"the command can't be read: {error}") from error
         # The program is looked for where the sandbox would look for it.
-        env = {**self.env, **env, MARK: self.path(name)}
+        command = f"{os.getpid()}-{call.number}-{time.monotonic_ns()}"
+        env = {**self.env, **env, MARK: self.path(name), COMMAND: command}
         try:
             child = subprocess.Popen(argv, env=env, cwd=self.path(name, "workspace"), start_new_session=True, bufsize=0,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -286,13 +281,19 @@ class Directories:
             # Looked at when the process is there, so that no `stop` misses it.
             self.must_run(name)
             attend(call, child)
+            call.check()
+        except Failure:
+            # What has a group of its own by now ends with a command that was given up.
+            while left := list(marked(COMMAND, command)):
+                signal_each(left, signal.SIGKILL)
+                time.sleep(0.005)
+            raise
         finally:
             if child.returncode is None:
                 kill_group(child, signal.SIGKILL)
                 child.wait()
             for stream in (child.stdin, child.stdout, child.stderr):
                 stream.close()
-        call.check()
         code = child.returncode
         return {"exited": code} if code >= 0 else {"signalled": -code}
 
@@ -435,12 +436,14 @@ def attend(call, child):
                     stdin = None  # a command that reads no more is no failure
             if stdin is None:
                 call.input.clear()
-            waits = bool(call.input)
-        if not waits:
-            call.took()
-            if call.input_over and stdin:
-                child.stdin.close()
-                stdin = None
+            waits, owed = bool(call.input), 0
+            if not waits:
+                owed, call.owed = call.owed, 0
+                if call.input_over and stdin:
+                    child.stdin.close()
+                    stdin = None
+        if owed:
+            call.port.send(call.number, GRANT, owed)  # all of what was sent has been used
         for number in [*signals, *([signal.SIGKILL] if cancelled else [])]:
             kill_group(child, number)
         if over and (cancelled or not streams):
@@ -461,9 +464,9 @@ def attend(call, child):
                 del streams[stream]
 
 
-def marked(directory):
-    """The processes of a sandbox."""
-    mark = f"{MARK}={directory}".encode()
+def marked(variable, value):
+    """The processes that carry this."""
+    mark = f"{variable}={value}".encode()
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
@@ -471,22 +474,26 @@ def marked(directory):
                     yield int(name)
 
 
+def signal_each(processes, *numbers):
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            for number in numbers:
+                os.kill(pid, number)
+
+
 def end_all(call, directory, grace):
     """Ends every process: asks, and after the grace period forces. Says whether it had to."""
     begun, asked, forced = time.monotonic(), False, False
-    while left := list(marked(directory)):
+    while left := list(marked(MARK, directory)):
         call.check()
         passed = time.monotonic() - begun
         if passed > grace + 5:
             raise Failure("io", f"processes can't be ended: {left}")
-        forced = passed >= grace
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                if forced:
-                    os.kill(pid, signal.SIGKILL)
-                elif not asked:
-                    os.kill(pid, signal.SIGTERM)
-                    os.kill(pid, signal.SIGCONT)
+        if passed >= grace:
+            forced = True
+            signal_each(left, signal.SIGKILL)
+        elif not asked:
+            signal_each(left, signal.SIGTERM, signal.SIGCONT)
         asked = True
         time.sleep(0.005)
     return forced

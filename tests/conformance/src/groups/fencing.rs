@@ -64,7 +64,10 @@ async fn all_refuse(sandbox: &Sandbox<'_>, kind: ErrorKind, when: &str) -> Check
 }
 
 async fn older(bench: &Bench<'_>) -> Checking {
-    let sandbox = bench.sandbox()?.filled(&bench.repository().pinned).await?;
+    let mut sandbox = bench.sandbox()?.made().await?;
+    if bench.shared.describe.has(Method::SyncRepo) {
+        sandbox = sandbox.filled(&bench.repository().pinned).await?;
+    }
     let newer = sandbox.under(sandbox.fence + 2);
     newer.provision().await?.ok("a newer fence is taken")?;
     bench.reopen().await;

@@ -1,0 +1,54 @@
+//! Builds what is in C, as the guide says to.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The flags that warn.
+const STRICT: [&str; 5] = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"];
+/// The flags of a library.
+const LIBRARY: [&str; 4] = ["-fPIC", "-shared", "-fvisibility=hidden", "-pthread"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The directory `plugins` of this checkout.
+#[must_use]
+pub fn plugins() -> PathBuf {
+    root().join("plugins")
+}
+
+/// The provider in Python.
+#[must_use]
+pub fn python() -> PathBuf {
+    plugins().join("python/provider.py")
+}
+
+/// Builds a file of `plugins/` with the machine's compiler into this directory, and gives what was built: a library, or,
+/// where it is called `wire.c`, a program.
+///
+/// # Panics
+/// When the compiler is missing, or complains.
+#[must_use]
+pub fn build(into: &Path, source: &str, more: &[&str]) -> PathBuf {
+    let is_program = source.ends_with("wire.c");
+    let name = source.replace(['/', '.'], "-") + &more.concat();
+    let built = into.join(if is_program { name } else { name + ".so" });
+    let mut compiler = Command::new("cc");
+    compiler.args(STRICT);
+    if !is_program {
+        compiler.args(LIBRARY);
+    }
+    let include = root().join("crates/provider-port/include");
+    let output = compiler
+        .args(more)
+        .arg("-I")
+        .arg(include)
+        .arg("-o")
+        .args([&built, &plugins().join(source)])
+        .output()
+        .expect("a compiler `cc`");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{source}: {said}");
+    built
+}

@@ -1,0 +1,8 @@
+//! The providers of `plugins/`: built with the machine's compiler, opened over the port, and as subjects of the conformance
+//! kit.
+
+mod build;
+mod ported;
+
+pub use build::{build, plugins, python};
+pub use ported::{By, Ported};

@@ -1,0 +1,199 @@
+//! A provider behind the port, as a subject of the conformance kit.
+
+use alpine_conformance::{Reach, Subject, Wire};
+use alpine_provider_adapter::whole;
+use alpine_provider_api::{
+    OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret,
+};
+use alpine_provider_port::{PortConfig, PortProvider, Source, Timings};
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The variable by which the processes of one subject are found.
+const MARK: &str = "ALPINE_TEST_SUBJECT";
+
+/// How a provider is reached over the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A library in a child process.
+    Hosted,
+    /// A library in this process.
+    InProcess,
+    /// An executable.
+    Exec,
+}
+
+/// A provider of `plugins/` behind the port.
+#[derive(Clone, Debug)]
+pub struct Ported {
+    by: By,
+    file: PathBuf,
+    host: PathBuf,
+    /// What it is opened with.
+    pub open: OpenRequest,
+    /// The environment of its process.
+    pub env: BTreeMap<String, String>,
+    /// How long things may take.
+    pub timings: Timings,
+    adapted: bool,
+}
+
+impl Ported {
+    /// A provider whose file this is, with its state in `directory`; `host` is a program that is nothing but `hosted`.
+    #[must_use]
+    pub fn new(by: By, file: &Path, host: &Path, directory: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::var("PATH").unwrap_or_default();
+        let place = Place {
+            name: "acme".to_owned(),
+            state: directory.join("state"),
+            objects: directory.join("objects"),
+            cache: directory.join("cache"),
+            run: directory.join("run"),
+            executable: host.to_owned(),
+            env: BTreeMap::from([("PATH".to_owned(), path.clone())]),
+        };
+        Self {
+            by,
+            file: file.to_owned(),
+            host: host.to_owned(),
+            open: OpenRequest {
+                config: Value::Null,
+                place,
+            },
+            env: BTreeMap::from([
+                ("PATH".to_owned(), path),
+                (MARK.to_owned(), format!("{}-{number}", std::process::id())),
+            ]),
+            timings: Timings::default(),
+            adapted: false,
+        }
+    }
+
+    /// The same, made whole by the adapter.
+    #[must_use]
+    pub fn adapted(mut self) -> Self {
+        self.adapted = true;
+        self
+    }
+
+    /// The same, with a configuration.
+    #[must_use]
+    pub fn config(mut self, config: Value) -> Self {
+        self.open.config = config;
+        self
+    }
+
+    /// An instance; nothing is started before its first call.
+    ///
+    /// # Panics
+    /// When its file can't be opened.
+    #[must_use]
+    pub fn port(&self) -> PortProvider {
+        let library = || OwnedFd::from(File::open(&self.file).expect("a library"));
+        let source = match self.by {
+            By::Hosted => Source::Hosted {
+                library: library(),
+                program: self.host.clone(),
+            },
+            By::InProcess => Source::InProcess { library: library() },
+            By::Exec => Source::Executable {
+                program: self.file.clone(),
+                args: Vec::new(),
+            },
+        };
+        let env = self.env.iter();
+        PortProvider::new(PortConfig {
+            name: "acme".to_owned(),
+            source,
+            open: self.open.clone(),
+            env: env
+                .map(|(name, value)| (name.clone(), Secret::new(value.clone())))
+                .collect(),
+            redactor: Redactor::new(&[]),
+            timings: self.timings,
+        })
+    }
+
+    /// The processes of every instance.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Pid> {
+        let mark = format!("{MARK}={}", self.env[MARK]).into_bytes();
+        let has = |pid: &Pid| {
+            let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
+            environment.is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == mark))
+        };
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(Pid::from_raw)
+            .filter(has)
+            .collect()
+    }
+
+    /// The program of its wire, and its arguments.
+    fn program(&self) -> (PathBuf, Vec<OsString>) {
+        match self.by {
+            By::Exec | By::InProcess => (self.file.clone(), Vec::new()),
+            By::Hosted => {
+                // The host knows its purpose by its name, and has the library as descriptor 4.
+                let script = "exec -a alpine-provider \"$0\" 3 acme 4<\"$1\"";
+                let words = ["-c".into(), script.into(), self.host.clone().into()];
+                let mut words: Vec<OsString> = words.to_vec();
+                words.push(self.file.clone().into());
+                ("/bin/bash".into(), words)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Subject for Ported {
+    fn reach(&self) -> Reach {
+        match self.by {
+            By::Hosted => Reach::Hosted,
+            By::InProcess => Reach::InProcess,
+            By::Exec => Reach::Exec,
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
+        let port = Arc::new(self.port());
+        match self.adapted {
+            true => whole(port, &self.open.place).await,
+            false => Ok(port),
+        }
+    }
+
+    async fn kill(&self) -> bool {
+        let processes = self.processes();
+        for pid in &processes {
+            // One that has gone meanwhile is what is wanted.
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        !processes.is_empty()
+    }
+
+    async fn wire(&self) -> Option<Wire> {
+        if self.by == By::InProcess || self.adapted {
+            return None;
+        }
+        let (program, arguments) = self.program();
+        let env = self.env.iter();
+        let env = env.map(|(name, value)| (name.into(), value.into())).collect();
+        let open = serde_json::to_vec(&self.open).ok()?;
+        Wire::start(&program, &arguments, &env, open).ok()
+    }
+
+    fn objects(&self) -> Option<PathBuf> {
+        Some(self.open.place.objects.clone())
+    }
+}

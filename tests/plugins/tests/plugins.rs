@@ -1,0 +1,6 @@
+//! The providers of `plugins/`, and their host, tested on each other.
+
+mod plugins {
+    mod conformance;
+    mod support;
+}

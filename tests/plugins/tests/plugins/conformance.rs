@@ -1,0 +1,47 @@
+//! Each of them keeps the contract, however it is reached, in a fresh process for every call too.
+
+use super::support::ported;
+use alpine_conformance::{Options, check};
+use alpine_plugin_tests::{By, Ported, build, python};
+use std::path::{Path, PathBuf};
+
+fn c(into: &Path) -> PathBuf {
+    build(into, "c/provider.c", &[])
+}
+
+async fn keeps(subject: &Ported, fresh: bool) {
+    let options = Options {
+        fresh,
+        points: 20,
+        ..Options::default()
+    };
+    let report = check(subject, &options).await.unwrap();
+    println!("{}", report.text());
+    assert!(report.is_success(), "{}", report.text());
+    assert_eq!(subject.processes(), [], "a process is left");
+}
+
+/// A test of each way to reach it: as it is, and made whole by the adapter.
+macro_rules! keeps {
+    ($($name:ident: $by:expr, $file:expr, $whole:expr, $fresh:expr;)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let (_directory, subject) = ported($by, $file);
+                let subject = if $whole { subject.adapted() } else { subject };
+                keeps(&subject, $fresh).await;
+            }
+        )+
+    };
+}
+
+keeps! {
+    c_in_process: By::InProcess, c, false, false;
+    c_in_process_whole: By::InProcess, c, true, false;
+    c_hosted: By::Hosted, c, false, false;
+    c_hosted_whole: By::Hosted, c, true, false;
+    c_hosted_whole_and_fresh: By::Hosted, c, true, true;
+    python_as_a_program: By::Exec, |_| python(), false, false;
+    python_as_a_program_whole: By::Exec, |_| python(), true, false;
+    python_as_a_program_whole_and_fresh: By::Exec, |_| python(), true, true;
+}
