@@ -178,10 +178,19 @@ fn the_local_provider_is_killed_at_every_commit() {
 
 #[test]
 fn an_up_that_was_killed_and_left_is_unwound_and_its_work_is_kept() {
+    // Killed before the last commit that leaves it short of `ready`: its agent runs by then.
     let (up, _) = counts();
-    let place = Place::with_limits("abandon = '0s'");
-    // The last commit but redb's own at the close says that the session is ready.
-    place.kill(&place.up(), (up - 1, Strike::Before, Victim::Cli));
+    let killed = |at| {
+        let place = Place::with_limits("abandon = '1ms'");
+        place.kill(&place.up(), (at, Strike::Before, Victim::Cli));
+        let state = text(&place.program.json(&["status", "it"]), "state");
+        if state != "ready" {
+            return Some(place);
+        }
+        place.program.down("it");
+        None
+    };
+    let place = (1..=up).rev().find_map(killed).expect("one before `ready`");
     let dirs = place.program.sandbox_dirs();
     let sandbox = place.program.sandboxes().join(&dirs[0]);
     fs::write(sandbox.join("workspace/work"), "done").expect("a workspace");
@@ -201,7 +210,7 @@ fn an_up_that_was_killed_and_left_is_unwound_and_its_work_is_kept() {
 /// As when a copy of the ledger is brought back that is older than a session.
 #[test]
 fn a_sandbox_that_the_ledger_does_not_know_is_saved_and_then_destroyed() {
-    let place = Place::with_limits("quarantine = '0s'");
+    let place = Place::with_limits("quarantine = '1ms'");
     assert_eq!(place.reconcile(), [Value::Null; 0]);
     let ledger = place.program.env.alpine_home().join("ledger.redb");
     let copy = place.program.env.root().join("copy");
