@@ -50,13 +50,14 @@ def run(call, argv):
             credits[call] -= len(text)
         send(call, 18, 2, text)
     status = child.wait()
+    # Before the answer: what comes late for this call finds nothing.
+    calls.pop(call, None)
     if status < 0 and wrong != "silent_cancel":
         fail(call, "cancelled")
         if wrong == "answers_twice":
             fail(call, "cancelled")
     elif status >= 0 and wrong != "answer_first":
         send(call, 16, 0, json.dumps({"exited": status}).encode())
-    calls.pop(call, None)
 
 
 def called(call, method, payload):
