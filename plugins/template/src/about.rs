@@ -14,6 +14,22 @@ pub(crate) struct About {
     pub(crate) session_id: String,
 }
 
+impl About {
+    /// Makes the directories of a sandbox that runs and belongs to these.
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), ProviderError> {
+        fs::create_dir_all(directory.join("workspace"))
+            .and_then(|()| fs::write(directory.join("about.json"), serde_json::to_vec(self)?))
+            .and_then(|()| fs::write(directory.join("running"), ""))
+            .map_err(|error| failed(directory, &error))
+    }
+
+    /// Who a sandbox belongs to, if that was written.
+    pub(crate) fn read(directory: &Path) -> Option<Self> {
+        let text = fs::read(directory.join("about.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
 /// What the provider says of itself.
 pub(crate) fn facts() -> Facts {
     Facts {

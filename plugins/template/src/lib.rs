@@ -79,13 +79,9 @@ impl Sandboxes for Directories {
             ledger_id: request.ledger_id.clone(),
             session_id: request.session_id.clone(),
         };
-        let workspace = directory.join("workspace");
-        fs::create_dir_all(&workspace)
-            .and_then(|()| fs::write(directory.join("about.json"), serde_json::to_vec(&about)?))
-            .and_then(|()| fs::write(directory.join("running"), ""))
-            .map_err(|error| failed(&directory, &error))?;
+        about.write(&directory)?;
         Ok(ProvisionReply {
-            workspace_path: Some(workspace),
+            workspace_path: Some(directory.join("workspace")),
             isolation: isolation(),
         })
     }
@@ -114,8 +110,7 @@ impl Sandboxes for Directories {
         let mut all = Vec::new();
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let id = entry.file_name().to_str().and_then(SandboxId::new);
-            let about = fs::read(entry.path().join("about.json")).unwrap_or_default();
-            if let (Some(sandbox_id), Ok(about)) = (id, serde_json::from_slice::<About>(&about))
+            if let (Some(sandbox_id), Some(about)) = (id, About::read(&entry.path()))
                 && about.ledger_id == ledger_id
             {
                 all.push(ListedSandbox {

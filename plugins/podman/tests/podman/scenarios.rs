@@ -1,7 +1,7 @@
 //! What a team would do with it.
 
 use crate::engine::IMAGE;
-use crate::world::{SESSION, call, id, world};
+use crate::world::{SESSION, World, call, id, world};
 use alpine_provider_api::*;
 use tokio::sync::mpsc;
 
@@ -131,47 +131,37 @@ async fn commands_have_streams_statuses_input_and_signals() {
     world.destroy("sbx_a").await;
 }
 
-#[tokio::test]
-async fn half_made_containers_are_carried_on_and_foreign_ones_left_alone() {
-    let world = world(&[]);
-    // Killed between making and starting.
-    let labels = ["ledger-1", SESSION, "sbx_half"];
-    let labels = ["alpine.ledger", "alpine.session", "alpine.sandbox"]
-        .iter()
-        .zip(labels)
-        .map(|(name, value)| format!("--label={name}={value}"));
-    let labels: Vec<_> = labels.collect();
-    let [one, two, three] = [&labels[0], &labels[1], &labels[2]];
-    world.engine.podman(&[
-        "create",
-        "--name=alpine-sbx_half",
-        one,
-        two,
-        three,
-        IMAGE,
-        "sleep",
-        "600",
-    ]);
-    world
-        .engine
-        .podman(&["create", "--name=alpine-sbx_theirs", IMAGE, "sleep", "600"]);
-    let mut foreign = world.request("sbx_foreign");
-    foreign.ledger_id = "ledger-2".to_owned();
-    world.provider().provision(&call(1), foreign).await.unwrap();
+/// Makes the container of a sandbox as a call does that is killed before it starts it.
+fn half_make(world: &World, name: &str) {
+    let labels = [
+        ("alpine.ledger", "ledger-1"),
+        ("alpine.session", SESSION),
+        ("alpine.sandbox", name),
+    ];
+    let labels = labels.map(|(name, value)| format!("--label={name}={value}"));
+    let name = format!("--name=alpine-{name}");
+    let mut arguments = vec!["create", &name];
+    arguments.extend(labels.iter().map(String::as_str));
+    arguments.extend([IMAGE, "sleep", "600"]);
+    world.engine.podman(&arguments);
+}
+
+async fn listed(world: &World) -> Vec<(String, SandboxState)> {
     let list = ListRequest {
         ledger_id: "ledger-1".to_owned(),
     };
-    let listed = world
-        .provider()
-        .list(&call(1), list.clone())
-        .await
-        .unwrap()
-        .sandboxes;
-    let found: Vec<_> = listed
-        .iter()
-        .map(|one| (one.sandbox_id.as_str(), one.state))
-        .collect();
-    assert_eq!(found, [("sbx_half", SandboxState::Exited)]);
+    let listed = world.provider().list(&call(1), list).await.unwrap();
+    let all = listed.sandboxes.into_iter();
+    all.map(|one| (one.sandbox_id.to_string(), one.state))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_half_made_container_is_found_and_carried_on() {
+    let world = world(&[]);
+    half_make(&world, "sbx_half");
+    let found = listed(&world).await;
+    assert_eq!(found, [("sbx_half".to_owned(), SandboxState::Exited)]);
     let request = world.request("sbx_half");
     let (one, other) = (world.provider(), world.provider());
     let quiet = call(1);
@@ -181,27 +171,25 @@ async fn half_made_containers_are_carried_on_and_foreign_ones_left_alone() {
     );
     assert_eq!(one.unwrap(), other.unwrap());
     assert_eq!(world.state("sbx_half").await, SandboxState::Running);
-    let request = world.request("sbx_theirs");
-    let error = world
-        .provider()
-        .provision(&call(1), request)
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Conflict);
     world.destroy("sbx_half").await;
-    let listed = world
-        .provider()
-        .list(&call(1), list)
-        .await
-        .unwrap()
-        .sandboxes;
-    assert!(
-        listed.iter().all(|one| one.sandbox_id != id("sbx_half")),
-        "{listed:?}"
-    );
-    let names = world
-        .engine
-        .podman(&["ps", "--all", "--format", "{{.Names}}"]);
+    assert_eq!(listed(&world).await, []);
+}
+
+#[tokio::test]
+async fn foreign_containers_are_left_alone() {
+    let world = world(&[]);
+    let theirs = ["create", "--name=alpine-sbx_theirs", IMAGE, "sleep", "600"];
+    world.engine.podman(&theirs);
+    let mut foreign = world.request("sbx_foreign");
+    foreign.ledger_id = "ledger-2".to_owned();
+    let made = world.provider().provision(&call(1), foreign).await;
+    made.unwrap();
+    assert_eq!(listed(&world).await, []);
+    let request = world.request("sbx_theirs");
+    let refused = world.provider().provision(&call(1), request).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Conflict);
+    let names = ["ps", "--all", "--format", "{{.Names}}"];
+    let names = world.engine.podman(&names);
     let mut names: Vec<_> = names.lines().collect();
     names.sort_unstable();
     assert_eq!(names, ["alpine-sbx_foreign", "alpine-sbx_theirs"]);
