@@ -2,6 +2,8 @@
 
 mod port {
     mod faults;
+    mod here;
+    mod libraries;
     mod methods;
     mod raw;
     mod streams;

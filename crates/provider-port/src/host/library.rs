@@ -55,12 +55,17 @@ pub(super) fn load(
     in_child: bool,
     level: u32,
 ) -> Result<Loaded, ProviderError> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // The dynamic linker knows a library that is loaded by the path it came by. This number is never another file's: where
+    // the library stays, so does the descriptor.
+    let kept = rustix::io::fcntl_dupfd_cloexec(file, 0)
+        .map_err(|error| ProviderError::io("the library can't be held open", &error.into()))?;
+    let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
     let flags = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE;
     // SAFETY: its initialisers are trusted code, as the whole provider is: the file was checked, and a user configured it.
     let library = unsafe { Library::open(Some(path), flags) };
     let library = library
         .map_err(|error| incompatible(format!("the library can't be loaded: {}", chain(&error))))?;
+    std::mem::forget(kept);
     // SAFETY: the symbol's name carries the version of its type.
     let entry = unsafe { library.get::<EntryFn>(SYMBOL) }
         .map_err(|_| incompatible("the library does not export `alpine_provider_v1`"))?;
