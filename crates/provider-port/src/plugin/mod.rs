@@ -3,6 +3,7 @@
 mod dispatch;
 mod executable;
 mod exported;
+mod lanes;
 mod logs;
 mod manifest;
 mod open;

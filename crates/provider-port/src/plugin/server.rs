@@ -1,5 +1,6 @@
 //! One opened instance of a provider: takes the host's frames, runs each call in a task of its own, answers each once.
 
+use super::lanes::Lanes;
 use super::logs;
 use super::task::{self, Running};
 use crate::abi::Sent;
@@ -11,7 +12,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
 
 /// One opened instance.
 pub(super) struct Server {
@@ -20,7 +20,7 @@ pub(super) struct Server {
     calls: Mutex<Calls>,
     /// Told when the last call was answered.
     idle: Condvar,
-    runtime: Mutex<Option<Runtime>>,
+    lanes: Mutex<Option<Lanes>>,
 }
 
 #[derive(Default)]
@@ -44,27 +44,18 @@ impl Server {
     ) -> Result<Arc<Self>, ProviderError> {
         super::panics::watch();
         logs::forward(&host, log_level);
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads.clamp(2, 8))
-            .thread_name("provider")
-            .enable_all()
-            .build()
-            .map_err(|error| ProviderError::io("its runtime can't be started", &error))?;
-        let provider = {
-            let _inside = runtime.enter();
-            super::panics::caught(make)
-        };
+        let lanes = Lanes::new()?;
+        let provider = lanes.enter(|| super::panics::caught(make));
         match provider {
             Ok(provider) => Ok(Arc::new(Self {
                 provider,
                 host,
                 calls: Mutex::default(),
                 idle: Condvar::new(),
-                runtime: Mutex::new(Some(runtime)),
+                lanes: Mutex::new(Some(lanes)),
             })),
             Err(error) => {
-                runtime.shutdown_background();
+                lanes.end();
                 Err(error)
             }
         }
@@ -93,8 +84,8 @@ impl Server {
         let Ok(OnlyMeta { meta }) = serde_json::from_slice(frame.payload) else {
             return Sent::Bad;
         };
-        let runtime = locked(&self.runtime);
-        let Some(runtime) = runtime.as_ref() else {
+        let mut lanes = locked(&self.lanes);
+        let Some(lanes) = lanes.as_mut() else {
             return Sent::Closed;
         };
         let (running, inbox) = Running::new(frame.call_id, Arc::clone(&self.host));
@@ -109,7 +100,7 @@ impl Server {
             calls.open.insert(frame.call_id, Arc::clone(&running));
         }
         let (server, payload) = (Arc::clone(self), frame.payload.to_vec());
-        runtime.spawn(logs::of_call(&self.host, frame.call_id, async move {
+        lanes.spawn(logs::of_call(&self.host, frame.call_id, async move {
             let provider = Arc::clone(&server.provider);
             let reply = task::run(&*provider, &running, inbox, method, meta, &payload).await;
             server.answer(running.id, reply);
@@ -176,8 +167,8 @@ impl Server {
             let stuck = ProviderError::cancelled("the provider was closed while the call hung");
             send_answer(&*self.host, id, &Err(stuck));
         }
-        if let Some(runtime) = locked(&self.runtime).take() {
-            runtime.shutdown_background();
+        if let Some(lanes) = locked(&self.lanes).take() {
+            lanes.end();
         }
     }
 }

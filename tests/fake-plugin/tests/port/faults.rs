@@ -77,6 +77,23 @@ async fn a_call_that_hangs_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_call_that_blocks_its_thread_blocks_no_other() {
+    for by in CHILDREN {
+        let behind = Behind::new(by);
+        let others = async {
+            for _ in 0..20 {
+                behind.provider.describe().await.unwrap();
+            }
+        };
+        tokio::select! {
+            biased;
+            (reply, _) = async { tokio::join!(behind.odd(&["block"]), behind.odd(&["block"])).0 } => panic!("{by:?}: {reply:?}"),
+            () = others => {}
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_provider_that_does_not_answer_a_cancel_is_ended_and_started_anew() {
     for by in CHILDREN {
         let behind = Behind::new(by);
