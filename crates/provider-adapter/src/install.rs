@@ -182,17 +182,14 @@ fn failed(record: &Record, plan: &Plan, ended: ExecReply) -> ProviderError {
     };
     let message = format!("`{}` (found by `{}`) {how}", plan.command, plan.found_by);
     ProviderError::new(ErrorKind::InstallFailed, message)
-        .hint("mend the install step, or use `--no-install`")
         .log_tail(crate::look::tail(&record.log(), 20))
 }
 
 fn no_tool(plan: &Plan) -> ProviderError {
     let tool = plan.tool();
     let message = format!(
-        "`{}` was found, which asks for `{}`, but the sandbox has no `{tool}`",
+        "`{}` was found, which asks for `{}`, but the sandbox has no `{tool}`: an image that has it is needed",
         plan.found_by, plan.command
     );
-    ProviderError::new(ErrorKind::InstallFailed, message).hint(format!(
-        "choose an image that has `{tool}`, or use `--no-install`"
-    ))
+    ProviderError::new(ErrorKind::InstallFailed, message)
 }
