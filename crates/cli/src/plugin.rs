@@ -16,6 +16,7 @@ use rustix::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use tokio::sync::OnceCell;
 
 /// A provider that is not compiled in. Nothing of it is looked at before [`check`](Plugin::check) or the first call.
 #[derive(Clone, Debug)]
@@ -47,7 +48,9 @@ struct Inside {
 /// A provider whose file passed every check.
 #[derive(Debug)]
 struct Checked {
-    port: PortProvider,
+    port: Arc<PortProvider>,
+    /// The same, or the adapter over it where it has the six methods alone: known when it has been asked.
+    whole: OnceCell<Arc<dyn SandboxProvider>>,
     /// A program is started, and started anew, by this descriptor.
     _file: Option<OwnedFd>,
 }
@@ -74,7 +77,7 @@ impl Plugin {
     /// # Errors
     /// Those of [`check`](Self::check), and what its start ends with.
     pub(crate) async fn start(&self) -> Result<(), Failure> {
-        self.port().await?;
+        self.file().await?;
         match self.describe().await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.0.setup.not_started(&error)),
@@ -82,7 +85,16 @@ impl Plugin {
     }
 
     /// What calls go to.
-    async fn port(&self) -> Result<&PortProvider, Failure> {
+    async fn whole(&self) -> Result<&dyn SandboxProvider, ProviderError> {
+        let checked = self.file().await.map_err(calls::refused)?;
+        let port = Arc::clone(&checked.port);
+        let ask = || alpine_provider_adapter::whole(port, &self.0.setup.open.place);
+        let whole = checked.whole.get_or_try_init(ask).await?;
+        Ok(whole.as_ref())
+    }
+
+    /// The file, once it has been checked.
+    async fn file(&self) -> Result<&Checked, Failure> {
         if self.0.checked.get().is_none() {
             let plugin = self.clone();
             let checked = tokio::task::spawn_blocking(move || plugin.check()).await;
@@ -90,7 +102,7 @@ impl Plugin {
                 Failure::new(ErrorCode::Internal, format!("a check has died: {died}"))
             })??;
         }
-        self.0.checked().map(|checked| &checked.port)
+        self.0.checked()
     }
 }
 
@@ -130,7 +142,11 @@ impl PluginSetup {
             redactor: self.redactor.clone(),
             timings: Timings::default(),
         });
-        Ok(Checked { port, _file: file })
+        Ok(Checked {
+            port: Arc::new(port),
+            whole: OnceCell::new(),
+            _file: file,
+        })
     }
 
     /// Why it did not start, as the user sees it.

@@ -1,5 +1,7 @@
 //! Providers that are not compiled in: what is refused, what is kept, and whole sessions with them.
 
+mod foreign;
+mod guide;
 mod refused;
 mod sessions;
 mod store;

@@ -2,9 +2,7 @@
 
 use alpine_conformance::{Reach, Subject, Wire};
 use alpine_provider_adapter::whole;
-use alpine_provider_api::{
-    OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret,
-};
+use alpine_provider_api::{OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret};
 use alpine_provider_port::{PortConfig, PortProvider, Source, Timings};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,7 +50,8 @@ impl Ported {
     pub fn new(by: By, file: &Path, host: &Path, directory: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::var("PATH").unwrap_or_default();
+        // The system's own interpreters first: what stands before them may be slow to start.
+        let path = format!("/usr/bin:{}", std::env::var("PATH").unwrap_or_default());
         let place = Place {
             name: "acme".to_owned(),
             state: directory.join("state"),
@@ -188,7 +187,9 @@ impl Subject for Ported {
         }
         let (program, arguments) = self.program();
         let env = self.env.iter();
-        let env = env.map(|(name, value)| (name.into(), value.into())).collect();
+        let env = env
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         let open = serde_json::to_vec(&self.open).ok()?;
         Wire::start(&program, &arguments, &env, open).ok()
     }

@@ -2,5 +2,7 @@
 
 mod plugins {
     mod conformance;
+    mod guide;
+    mod misbehaving;
     mod support;
 }

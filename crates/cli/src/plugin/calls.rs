@@ -7,15 +7,14 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 /// A file that is refused stays refused: the call is not repeated.
-fn refused(failure: Failure) -> ProviderError {
+pub(super) fn refused(failure: Failure) -> ProviderError {
     ProviderError::new(ErrorKind::Unsupported, failure.cause).hint(failure.next_step)
 }
 
 #[async_trait]
 impl SandboxProvider for Plugin {
     async fn describe(&self) -> Result<DescribeReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.describe().await
+        self.whole().await?.describe().await
     }
 
     async fn provision(
@@ -23,8 +22,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.provision(call, request).await
+        self.whole().await?.provision(call, request).await
     }
 
     async fn sync_repo(
@@ -32,8 +30,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: SyncRepoRequest,
     ) -> Result<SyncRepoReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.sync_repo(call, request).await
+        self.whole().await?.sync_repo(call, request).await
     }
 
     async fn install(
@@ -41,8 +38,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: InstallRequest,
     ) -> Result<InstallReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.install(call, request).await
+        self.whole().await?.install(call, request).await
     }
 
     async fn start_agent(
@@ -50,8 +46,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: StartAgentRequest,
     ) -> Result<StartAgentReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.start_agent(call, request).await
+        self.whole().await?.start_agent(call, request).await
     }
 
     async fn open_agent(
@@ -59,8 +54,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: OpenAgentRequest,
     ) -> Result<OpenAgentReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.open_agent(call, request).await
+        self.whole().await?.open_agent(call, request).await
     }
 
     async fn inspect(
@@ -68,13 +62,11 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: InspectRequest,
     ) -> Result<InspectReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.inspect(call, request).await
+        self.whole().await?.inspect(call, request).await
     }
 
     async fn list(&self, call: &Call, request: ListRequest) -> Result<ListReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.list(call, request).await
+        self.whole().await?.list(call, request).await
     }
 
     async fn exec(
@@ -83,18 +75,15 @@ impl SandboxProvider for Plugin {
         request: ExecRequest,
         input: mpsc::Receiver<ExecInput>,
     ) -> Result<ExecReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.exec(call, request, input).await
+        self.whole().await?.exec(call, request, input).await
     }
 
     async fn logs(&self, call: &Call, request: LogsRequest) -> Result<LogsReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.logs(call, request).await
+        self.whole().await?.logs(call, request).await
     }
 
     async fn stop(&self, call: &Call, request: StopRequest) -> Result<StopReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.stop(call, request).await
+        self.whole().await?.stop(call, request).await
     }
 
     async fn capture(
@@ -102,8 +91,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: CaptureRequest,
     ) -> Result<StagedSnapshot, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.capture(call, request).await
+        self.whole().await?.capture(call, request).await
     }
 
     async fn persist(
@@ -111,8 +99,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: PersistRequest,
     ) -> Result<PersistReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.persist(call, request).await
+        self.whole().await?.persist(call, request).await
     }
 
     async fn read_object(
@@ -120,8 +107,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: ReadObjectRequest,
     ) -> Result<ReadObjectReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.read_object(call, request).await
+        self.whole().await?.read_object(call, request).await
     }
 
     async fn restore(
@@ -129,8 +115,7 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: RestoreRequest,
     ) -> Result<RestoreReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.restore(call, request).await
+        self.whole().await?.restore(call, request).await
     }
 
     async fn destroy(
@@ -138,7 +123,6 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: DestroyRequest,
     ) -> Result<DestroyReply, ProviderError> {
-        let port = self.port().await.map_err(refused)?;
-        port.destroy(call, request).await
+        self.whole().await?.destroy(call, request).await
     }
 }

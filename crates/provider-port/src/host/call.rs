@@ -177,6 +177,8 @@ async fn feed(
                 }
             }
         }
+        // Who sends no more has ended it.
+        session.send(flight.id, Kind::Input, INPUT_EOF, &[]);
     }
     std::future::pending().await
 }

@@ -12,7 +12,7 @@ fn c(into: &Path) -> PathBuf {
 async fn keeps(subject: &Ported, fresh: bool) {
     let options = Options {
         fresh,
-        points: 20,
+        points: 10,
         ..Options::default()
     };
     let report = check(subject, &options).await.unwrap();

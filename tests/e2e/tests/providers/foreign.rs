@@ -1,0 +1,110 @@
+//! Sessions with the providers of `plugins/` that are not in Rust: those that work, made whole by the adapter, and the one
+//! that does not.
+
+use super::*;
+use crate::support::{World, text, with_json};
+use std::time::{Duration, Instant};
+
+/// A home whose provider `acme` is this file, with these lines as its configuration.
+fn world(make: impl FnOnce(&Path) -> PathBuf, config: &str) -> World {
+    let world = World::new();
+    let made = make(world.env.root());
+    // Where it was built, others may write.
+    let file = world.env.root().join("provider");
+    fs::copy(made, &file).expect("a copy");
+    protect(&file, 0o755);
+    world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+    world.configure(&format!(
+        "[provider]\ndefault = 'acme'\n[agent]\ndefault = 'none'\n[ledger]\nlock_timeout = '60s'\n\
+         [limits]\nbackoff = '5ms'\n[providers.acme.config]\n{config}\n"
+    ));
+    world
+}
+
+/// Up, a command, down, and everything is kept.
+fn a_session(world: &World) {
+    let up = world.done(&world.up("one"));
+    assert_eq!(
+        (&up["provider"], &up["state"]),
+        (&"acme".into(), &"ready".into()),
+        "{up:#}"
+    );
+    assert_eq!(up["target_commit_sha"], world.repo.head.as_str());
+    let id = text(&up, "session_id");
+    let said = world.run(&[
+        "exec",
+        &id,
+        "--",
+        "sh",
+        "-c",
+        "cat README.md; echo kept > kept; echo err >&2; exit 7",
+    ]);
+    assert_eq!(
+        (said.code(), &*said.stdout, &*said.stderr),
+        (Some(7), "a repository\n", "err\n")
+    );
+    assert_eq!(world.done(&world.up("one"))["reused"], true);
+    let down = world.done(&["down", &id]);
+    assert_eq!(
+        (&down["state"], &down["persistence_verified"]),
+        (&"stopped".into(), &true.into()),
+        "{down:#}"
+    );
+    assert!(
+        down["workspace_snapshot"]["size"].as_u64() > Some(0),
+        "{down:#}"
+    );
+    assert_eq!(world.done(&["down", &id]), down);
+    let sandboxes = world.env.alpine_home().join("providers/acme/sandboxes");
+    let left: Vec<_> = fs::read_dir(sandboxes)
+        .expect("a directory")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| !name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert_eq!(left, [] as [&str; 0], "a sandbox is left");
+}
+
+#[test]
+fn six_methods_in_c_make_a_session() {
+    let c = |into: &Path| alpine_plugin_tests::build(into, "c/provider.c", &[]);
+    a_session(&world(c, ""));
+}
+
+#[test]
+fn six_methods_in_python_make_a_session() {
+    a_session(&world(|_| alpine_plugin_tests::python(), ""));
+}
+
+/// One document, its status, and the program's own time, where a provider does this wrong.
+#[test]
+fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {
+    for (fault, code, exit, limit) in [
+        ("segfault", "ERR_PROVIDER_CRASHED", 2, None),
+        ("abort", "ERR_PROVIDER_CRASHED", 2, None),
+        ("exit", "ERR_PROVIDER_CRASHED", 2, None),
+        ("print", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
+        ("flood", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
+        ("garbage", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
+        ("twice", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
+        ("never", "ERR_TIMEOUT", 2, Some("2s")),
+        ("hang", "ERR_TIMEOUT", 2, Some("2s")),
+    ] {
+        let provider =
+            |into: &Path| alpine_plugin_tests::build(into, "misbehaving/provider.c", &[]);
+        let world = world(provider, &format!("fault = '{fault}'"));
+        let mut words = world.up("one");
+        if let Some(limit) = limit {
+            words.extend(["--timeout", limit]);
+        }
+        let begun = Instant::now();
+        let output = world.run(&with_json(&words));
+        let took = begun.elapsed();
+        let document = alpine_testkit::json(&output);
+        assert_eq!(output.stdout.lines().count(), 1, "{fault}: {output:#?}");
+        assert_eq!(document["error_code"], code, "{fault}: {output:#?}");
+        assert_eq!(output.code(), Some(exit), "{fault}: {output:#?}");
+        assert!(took < Duration::from_secs(20), "{fault}: {took:?}");
+        // Nothing of it is left when its host has gone: the world looks after that.
+    }
+}

@@ -1,0 +1,49 @@
+//! The commands of the guide are run as they stand there.
+
+use super::*;
+use crate::support::{World, program};
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+const GUIDE: &str = include_str!("../../../../docs/providers.md");
+const MARK: &str = "<!-- run -->\n```sh\n";
+
+/// The blocks that are marked to be run.
+fn blocks() -> Vec<&'static str> {
+    let blocks = GUIDE.split(MARK).skip(1);
+    blocks
+        .map(|rest| rest.split_once("```").expect("a block's end").0)
+        .collect()
+}
+
+/// A directory that looks like a checkout, with the program in its `PATH`.
+fn checkout(world: &World) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let at = world.env.root().join("checkout");
+    fs::create_dir(&at).expect("a directory");
+    for name in ["crates", "plugins"] {
+        let target = root.join(name).canonicalize().expect("a checkout");
+        symlink(target, at.join(name)).expect("a link");
+    }
+    fs::create_dir(at.join(".bin")).expect("a directory");
+    symlink(program(), at.join(".bin/alpine")).expect("a link");
+    at
+}
+
+#[test]
+fn the_commands_of_the_guide_work_as_they_stand_there() {
+    let blocks = blocks();
+    assert_eq!(blocks.len(), 3, "C, Python, and a session");
+    for language in &blocks[..2] {
+        let world = World::new();
+        let at = checkout(&world);
+        for block in [language, blocks[2]] {
+            let mut shell = world.env.command(Path::new("/bin/bash"));
+            let script = format!("umask 022\nPATH=$PWD/.bin:$PATH\nset -eu\n{block}");
+            shell.args(["-c", &script]).current_dir(&at);
+            shell.env("REPOSITORY", world.repo_path());
+            let output = world.env.run_within(&mut shell, Duration::from_secs(180));
+            assert_eq!(output.code(), Some(0), "{block}{output:#?}");
+        }
+    }
+}
