@@ -215,6 +215,7 @@ impl<S: Sandboxes> SandboxProvider for Adapted<S> {
 }
 
 fn unreachable() -> ProviderError {
-    let message = "no port of this provider's sandboxes can be reached from here";
-    ProviderError::new(ErrorKind::Unsupported, message).hint("use `--agent none`")
+    let message =
+        "no port of this provider's sandboxes can be reached from here: its agent is `none`";
+    ProviderError::new(ErrorKind::Unsupported, message)
 }

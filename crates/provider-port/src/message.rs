@@ -70,10 +70,10 @@ pub fn check_range(min: u32, max: u32) -> Result<u32, ProviderError> {
         return Ok(max.min(ABI_MAX));
     }
     let message = format!(
-        "it speaks versions {min} to {max} of the boundary, where {ABI_MIN} to {ABI_MAX} are expected"
+        "it speaks versions {min} to {max} of the boundary, where {ABI_MIN} to {ABI_MAX} are expected: \
+         a build of the provider for this version of alpine is needed"
     );
-    Err(ProviderError::new(ErrorKind::Unsupported, message)
-        .hint("a build of the provider for this version of alpine is needed"))
+    Err(ProviderError::new(ErrorKind::Unsupported, message))
 }
 
 /// CALL, as it is written.

@@ -211,9 +211,8 @@ impl Loaded {
             return Ok(());
         };
         Err(incompatible(format!(
-            "the provider {why}, so it can't run in this process"
-        ))
-        .hint("set `isolation = \"process\"`, or leave it out"))
+            "the provider {why}, so it can't run in this process: set `isolation = \"process\"`, or leave it out"
+        )))
     }
 }
 

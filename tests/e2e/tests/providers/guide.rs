@@ -42,7 +42,7 @@ fn the_commands_of_the_guide_work_as_they_stand_there() {
             let script = format!("umask 022\nPATH=$PWD/.bin:$PATH\nset -eu\n{block}");
             shell.args(["-c", &script]).current_dir(&at);
             shell.env("REPOSITORY", world.repo_path());
-            let output = world.env.run_within(&mut shell, Duration::from_secs(180));
+            let output = world.env.run_for(&mut shell, Duration::from_secs(180));
             assert_eq!(output.code(), Some(0), "{block}{output:#?}");
         }
     }

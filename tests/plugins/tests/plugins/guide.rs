@@ -39,7 +39,11 @@ fn kinds() -> String {
     };
     let rows = Kind::ALL.map(|kind| {
         let (who, what) = says(kind);
-        format!("| {} | {} | {who} | {what} |\n", kind.number(), kind.as_str())
+        format!(
+            "| {} | {} | {who} | {what} |\n",
+            kind.number(),
+            kind.as_str()
+        )
     });
     "| kind | | who sends it | what |\n|---|---|---|---|\n".to_owned() + &rows.concat()
 }
@@ -108,6 +112,9 @@ fn the_guides_tables_are_what_the_code_says() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(&path, &printed).unwrap();
     } else {
-        assert!(text == printed, "`docs/providers.md` is not up to date: UPDATE_EXPECT=1");
+        assert!(
+            text == printed,
+            "`docs/providers.md` is not up to date: UPDATE_EXPECT=1"
+        );
     }
 }
