@@ -47,7 +47,8 @@ static void note(provider *it, const char *format, ...) {
 
 static void segfault(provider *it, uint64_t id) {
   (void)it, (void)id;
-  raise(SIGSEGV);
+  volatile int *nowhere = NULL;
+  *nowhere = 1;
 }
 
 static void abort_all(provider *it, uint64_t id) {

@@ -39,8 +39,20 @@ impl<S: Sandboxes> Adapted<S> {
             }
             (SandboxState::Running | SandboxState::Unknown, Storage::WhileRunning) => {
                 let grace = limit.saturating_duration_since(Instant::now());
-                forced = self.sandboxes.settle(call, id, grace).await?.forced;
-                self.stage(call, &record, None).await?;
+                let settled = self.sandboxes.settle(call, id, grace).await;
+                let staged = match settled {
+                    Ok(settled) => {
+                        forced = settled.forced;
+                        self.stage(call, &record, None).await.map(drop)
+                    }
+                    Err(error) => Err(error),
+                };
+                // A stop that was given up may go on all the same, after it has staged the workspace.
+                if let Err(error) = staged
+                    && !self.ended_and_staged(&record).await?
+                {
+                    return Err(error);
+                }
             }
         }
         self.records
@@ -55,6 +67,12 @@ impl<S: Sandboxes> Adapted<S> {
         Ok(StopReply {
             forced: forced || stopped.forced,
         })
+    }
+
+    /// Whether it has ended, and its workspace is staged.
+    async fn ended_and_staged(&self, record: &Record) -> Result<bool, ProviderError> {
+        let ended = self.state(record).await? == SandboxState::Exited;
+        Ok(ended && record.read_staged()?.is_some())
     }
 
     /// Tries to start a sandbox that ended by itself, for its workspace to be read. Says whether it runs.

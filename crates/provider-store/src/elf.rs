@@ -110,8 +110,8 @@ pub(crate) fn check_machine(opened: &Opened) -> Result<(), Refusal> {
             Reason::Machine,
             path,
             format!("a file for {}", OURS.told()),
-            format!("one for {}", target.told()),
-            "build it for this machine",
+            format!("one for {}: build it for this machine", target.told()),
+            command("file", path),
         )),
         None => Err(Refusal::new(
             Reason::NotElf,
@@ -165,8 +165,8 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             Reason::Truncated,
             self.path,
             format!("{what} inside the file of {} bytes", self.size),
-            format!("its end at byte {end}"),
-            "copy or build it again: it is not whole",
+            format!("its end at byte {end}: it is not whole, copy or build it again"),
+            command("ls -l", self.path),
         )
     }
 
@@ -282,8 +282,8 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             running.map_or("no need of the GNU C library".to_owned(), |running| {
                 format!("a need of GLIBC {running} or older")
             }),
-            format!("a need of GLIBC {needed}"),
-            "build it on a system as old as this one",
+            format!("a need of GLIBC {needed}: build it on a system as old as this one"),
+            "ldd --version",
         ))
     }
 
@@ -322,8 +322,8 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
                     "a section `{SECTION}` of at most {} bytes",
                     manifest::LARGEST
                 ),
-                found,
-                "build it with the kit, or put the manifest into that section",
+                format!("{found}: build it with the kit, or put the manifest into that section"),
+                command("readelf -SW", self.path),
             )
         };
         let (_, section) = sections
@@ -358,8 +358,8 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             Reason::NoSymbol,
             self.path,
             "the exported function `alpine_provider_v1`",
-            "no such symbol",
-            "build it with `export_provider!`, or export that function from C",
+            "no such symbol: build it with `export_provider!`, or export that function from C",
+            command("nm -D", self.path),
         ))
     }
 }
@@ -369,7 +369,7 @@ fn damaged(path: &Path, what: &str) -> Refusal {
         Reason::Damaged,
         path,
         "a sound ELF file",
-        format!("a damaged one: {what}"),
-        "copy or build it again",
+        format!("a damaged one, to be copied or built again: {what}"),
+        command("file", path),
     )
 }

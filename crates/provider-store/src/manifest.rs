@@ -1,6 +1,6 @@
 //! What a library says of itself without being loaded: JSON in the section `.alpine.provider`.
 
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Reason, Refusal, command};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -55,8 +55,8 @@ impl Manifest {
                 format!(
                     "a manifest in its section `{SECTION}`: JSON with `name`, `version`, `abi_min`, `abi_max` and `panic`"
                 ),
-                found,
-                "build it again with the kit of this version",
+                format!("{found}; build it again with the kit of this version"),
+                command("alpine provider inspect", path),
             )
         };
         let manifest: Self = serde_json::from_slice(&bytes[..end])
@@ -82,7 +82,7 @@ impl Manifest {
         if first <= last {
             return Ok(());
         }
-        let remedy = if self.abi_min > *ours.end() {
+        let advice = if self.abi_min > *ours.end() {
             "use a later alpine, or an earlier version of the provider"
         } else {
             "build it again with the kit of this version"
@@ -91,8 +91,8 @@ impl Manifest {
             Reason::Abi,
             path,
             format!("boundary version {}", range(*ours.start(), *ours.end())),
-            format!("version {}", range(self.abi_min, self.abi_max)),
-            remedy,
+            format!("version {}: {advice}", range(self.abi_min, self.abi_max)),
+            "alpine --version",
         ))
     }
 }

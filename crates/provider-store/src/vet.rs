@@ -199,8 +199,8 @@ fn check_panic(path: &Path, manifest: &Manifest, isolation: Isolation) -> Result
             Reason::Panic,
             path,
             "a library whose panics unwind, to run in this process",
-            "one built with `panic = \"abort\"`",
-            "set `isolation = \"process\"`, or build it with `panic = \"unwind\"`",
+            "one built with `panic = \"abort\"`: set `isolation = \"process\"`, or build it anew",
+            command("alpine provider inspect", path),
         )),
     }
 }
@@ -232,8 +232,8 @@ fn check_digest(path: &Path, expected: &Expectation, found: &str) -> Result<(), 
             Reason::NotPinned,
             path,
             "a pinned `sha256`",
-            "none",
-            format!("set `sha256 = \"{found}\"`"),
+            format!("none; its own is {found}"),
+            command("alpine provider inspect", path),
         )),
     }
 }

@@ -378,7 +378,7 @@ fn what_aborts_on_a_panic_needs_its_own_process() {
     let refusal = vet(&path, &expected).unwrap_err();
     assert_eq!(refusal.reason, Reason::Panic);
     assert!(
-        refusal.remedy.contains("isolation = \"process\""),
+        refusal.found.contains("isolation = \"process\""),
         "{refusal:?}"
     );
 }
@@ -390,7 +390,7 @@ fn a_library_is_the_one_that_was_pinned() {
     let refusal = refusal(&path);
     assert_eq!(refusal.reason, Reason::NotPinned);
     let mut expected = pinned(&path);
-    assert!(refusal.remedy.contains(expected.sha256.as_ref().unwrap()));
+    assert!(refusal.found.contains(expected.sha256.as_ref().unwrap()));
     // Hex is hex, in either case.
     expected.sha256 = expected.sha256.map(|hex| hex.to_uppercase());
     assert!(vet(&path, &expected).is_ok());

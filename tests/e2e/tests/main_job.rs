@@ -248,28 +248,27 @@ fn for_people() {
         "sandbox ",
         &["status", session.as_str()],
         &expect![[r#"
-        status 0
-        --- stdout
-        session      ses_bb779cd90bca5b85901cc03069b3e4a9
-        name         hello
-        owner        tester
-        state        stopped (the durable object was verified)
-        repository   $ROOT/repos/r0
-        branch       main
-        commit       $HEAD
-        provider     fake
-        isolation    process
-        agent        page
-        workspace    $ROOT/fake/workspaces/sbx_bb779cd90bca5b85901cc03069b3e4a9
-        started      2030-01-01T00:00:00.000Z (1 minute ago)
-        ready        2030-01-01T00:00:00.000Z (1 minute ago)
-        stopped      2030-01-01T00:01:30.000Z (just now)
-        persisted    2030-01-01T00:01:30.000Z (just now)
-        updated      2030-01-01T00:01:30.000Z (just now)
-        sandbox      missing
-        object       $OBJECT
-        --- stderr
-    "#]],
+            status 0
+            --- stdout
+            session      ses_bb779cd90bca5b85901cc03069b3e4a9
+            name         hello
+            owner        tester
+            state        stopped (the durable object was verified)
+            repository   $ROOT/repos/r0
+            branch       main
+            commit       $HEAD
+            provider     fake 1.0.0
+            isolation    process
+            agent        page
+            started      2030-01-01T00:00:00.000Z (1 minute ago)
+            ready        2030-01-01T00:00:00.000Z (1 minute ago)
+            stopped      2030-01-01T00:01:30.000Z (just now)
+            persisted    2030-01-01T00:01:30.000Z (just now)
+            updated      2030-01-01T00:01:30.000Z (just now)
+            sandbox      missing
+            object       $OBJECT
+            --- stderr
+        "#]],
     );
     world.assert_nothing_left();
 }

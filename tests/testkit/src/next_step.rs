@@ -1,7 +1,7 @@
 //! What a next step has to be: a command to paste.
 
 /// Programs that a next step may begin with.
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 27] = [
     "${EDITOR:-vi}",
     "alpine",
     "chmod",
@@ -11,16 +11,23 @@ const PROGRAMS: [&str; 20] = [
     "eval",
     "export",
     "file",
+    "findmnt",
     "gh",
     "git",
+    "ldd",
     "ls",
     "mkdir",
     "mv",
+    "nm",
     "ps",
+    "readelf",
+    "realpath",
     "rm",
     "ssh",
     "ssh-add",
+    "strip",
     "sudo",
+    "ulimit",
     "unset",
 ];
 

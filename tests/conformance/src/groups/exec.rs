@@ -156,7 +156,7 @@ async fn big(bench: &Bench<'_>) -> Checking {
 }
 
 async fn slow_reader(bench: &Bench<'_>) -> Checking {
-    const SIZE: usize = 32 << 20;
+    const SIZE: usize = 16 << 20;
     let sandbox = bench.sandbox()?.made().await?;
     let script = format!("{}; echo done > done; printf end", much(SIZE));
     let request = sandbox.exec_request(&["sh", "-c", &script]);
@@ -166,7 +166,7 @@ async fn slow_reader(bench: &Bench<'_>) -> Checking {
         let mut events = at.events().await;
         // Nobody reads meanwhile: what the command has to say can't all be held, so it waits.
         let waits = sandbox
-            .sh("sleep 0.3; cat done 2>/dev/null || echo waits")
+            .sh("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e done ] || sleep 0.2; done; cat done 2>/dev/null || echo waits")
             .await?;
         let (mut place, mut tail) = (0, Vec::new());
         while place < SIZE + 3 {
@@ -189,7 +189,7 @@ async fn slow_reader(bench: &Bench<'_>) -> Checking {
             &String::from_utf8_lossy(&tail).as_ref(),
         )?;
         same(
-            "the command that has 32 MiB to say to nobody",
+            "the command that has 16 MiB to say to nobody",
             &"waits",
             &waits.trim(),
         )

@@ -85,7 +85,7 @@ fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {
         ("exit", "ERR_PROVIDER_CRASHED", 2, None),
         ("print", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
         ("flood", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
-        ("garbage", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
+        ("garbage", "ERR_PROVIDER_INCOMPATIBLE", 1, None),
         ("twice", "ERR_SANDBOX_PROVISION_FAILED", 2, None),
         ("never", "ERR_TIMEOUT", 2, Some("2s")),
         ("hang", "ERR_TIMEOUT", 2, Some("2s")),

@@ -54,7 +54,7 @@ async fn each_wrong_library_has_its_own_message() {
         (
             &["THE_ABI=9"],
             anywhere,
-            "it speaks versions 9 to 9 of the boundary, where 1 to 1 are expected",
+            "it speaks versions 9 to 9 of the boundary, where 1 to 1 are expected: a build of the provider for this version of alpine is needed",
         ),
         (
             &["THE_OPEN=NULL"],
@@ -74,12 +74,12 @@ async fn each_wrong_library_has_its_own_message() {
         (
             &["THE_FLAGS=1"],
             here,
-            "the provider was built with `panic=abort`, so it can't run in this process",
+            "the provider was built with `panic=abort`, so it can't run in this process: set `isolation = \"process\"`, or leave it out",
         ),
         (
             &["THE_FLAGS=2"],
             here,
-            "the provider needs a process of its own, so it can't run in this process",
+            "the provider needs a process of its own, so it can't run in this process: set `isolation = \"process\"`, or leave it out",
         ),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -141,7 +141,11 @@ async fn one_that_hangs_or_never_answers_is_a_timeout_at_its_deadline() {
         // Beside the slack that a caller with a clock of its own is given, and a call of the bystander.
         let most = limit + subject.timings.slack + SOON;
         assert!(took < most, "{by:?} {fault}: {took:?}");
-        provider.describe().await.unwrap();
+        // A call that comes before the process is ended ends with it; the next one has a new process.
+        if let Err(error) = provider.describe().await {
+            assert_eq!(error.kind, ErrorKind::Crashed, "{by:?} {fault}: {error}");
+            provider.describe().await.unwrap();
+        }
         drop(provider);
         assert_eq!(subject.processes(), [], "{by:?} {fault}: a process is left");
     }
