@@ -2,7 +2,9 @@
 
 use alpine_conformance::{Reach, Subject, Wire};
 use alpine_provider_adapter::whole;
-use alpine_provider_api::{OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret};
+use alpine_provider_api::{
+    ErrorKind, OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret,
+};
 use alpine_provider_port::{PortConfig, PortProvider, Source, Timings};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
@@ -165,10 +167,16 @@ impl Subject for Ported {
     }
 
     async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
-        let port = Arc::new(self.port());
-        match self.adapted {
-            true => whole(port, &self.open.place).await,
-            false => Ok(port),
+        if !self.adapted {
+            return Ok(Arc::new(self.port()));
+        }
+        // Asking what it has starts it, and it may be killed then as at any other moment.
+        let mut tries = 5;
+        loop {
+            match whole(Arc::new(self.port()), &self.open.place).await {
+                Err(error) if error.kind == ErrorKind::Crashed && tries > 0 => tries -= 1,
+                opened => return opened,
+            }
         }
     }
 

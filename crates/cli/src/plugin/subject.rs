@@ -3,7 +3,7 @@
 use super::{Plugin, PluginSetup};
 use alpine_conformance::{Reach, Subject};
 use alpine_lifecycle::Failure;
-use alpine_provider_api::{ErrorKind, ProviderError, SandboxProvider, Secret};
+use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
 use alpine_provider_store::{Isolation, Kind};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, getpid, kill_process};
@@ -72,12 +72,8 @@ impl Subject for Checkable {
     }
 
     async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
-        let plugin = Plugin::new(self.setup.clone());
-        let started = plugin.start().await;
-        started.map_err(|failure| {
-            ProviderError::new(ErrorKind::Internal, failure.cause).hint(failure.next_step)
-        })?;
-        Ok(Arc::new(plugin))
+        // It is started with its first call, which may be killed as any other may.
+        Ok(Arc::new(Plugin::new(self.setup.clone())))
     }
 
     async fn kill(&self) -> bool {

@@ -61,7 +61,8 @@ fn moment(bench: &Bench<'_>, spans: &BTreeMap<Method, Duration>, step: Method) -
 
 async fn killed(bench: &Bench<'_>) -> Checking {
     // A first kill, of an instance that does nothing, tells whether there is a process at all.
-    bench.provider().await?;
+    // It may be started with its first call only.
+    let _ = bench.provider().await?.describe().await;
     if !bench.shared.subject.kill().await {
         let reach = bench.shared.subject.reach().as_str();
         return skip(format!("there is no process to kill: it is {reach}"));
