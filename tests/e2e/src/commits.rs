@@ -1,7 +1,7 @@
 //! Counts what the program commits to its ledger, and strikes at one commit: the process dies there, or the disk is full.
 //!
-//! redb writes its header, whose flags are at [`FLAGS`], at every turn of a commit. Only one write in each commit bears
-//! [`UNFLUSHED`]: the one that names the new state, which is synced and then confirmed by the next write of the header.
+//! redb writes its header, whose flags are at `FLAGS`, at every turn of a commit. Only one write in each commit bears
+//! `UNFLUSHED`: the one that names the new state, which is synced and then confirmed by the next write of the header.
 
 use alpine_ledger::{BackendError, StorageBackend, WrapFile};
 use rustix::process::{Signal, getpid, kill_process};
