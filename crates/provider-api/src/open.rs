@@ -1,5 +1,7 @@
 //! What a provider that is not compiled in is opened with.
 
+use crate::{ErrorKind, ProviderError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,6 +16,24 @@ pub struct OpenRequest {
     /// Where it may keep things.
     #[serde(default)]
     pub place: Place,
+}
+
+impl OpenRequest {
+    /// The user's table as a type of the provider's own; without a table, from an empty one.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` where it has another shape.
+    pub fn table<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
+        let table = if self.config.is_null() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            self.config.clone()
+        };
+        serde_json::from_value(table).map_err(|error| {
+            let message = format!("its configuration is not what it takes: {error}");
+            ProviderError::new(ErrorKind::ConfigInvalid, message)
+        })
+    }
 }
 
 /// Where a provider may keep things on this machine, and what it may find there. None of it is secret.

@@ -11,6 +11,7 @@ mod ending;
 
 use alpine_provider_adapter::{Adapted, Facts, Sandboxes};
 use alpine_provider_api::*;
+use alpine_provider_port::export_provider;
 use async_trait::async_trait;
 pub use config::Config;
 pub use containers::Containers;
@@ -22,6 +23,10 @@ use tokio::sync::mpsc;
 pub fn open(config: Config, place: &Place) -> Adapted<Containers> {
     Adapted::new(Containers::new(config), place)
 }
+
+export_provider!("podman", |request: OpenRequest| {
+    Ok(open(request.table()?, &request.place))
+});
 
 #[async_trait]
 impl Sandboxes for Containers {

@@ -4,8 +4,16 @@ use alpine_provider_adapter::{Facts, Storage};
 use alpine_provider_api::{Isolation, MissingLayer, ProviderError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+/// The user's table, `[providers.NAME.config]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where sandboxes are; a directory of the provider's own when it is not given.
+    pub root: Option<PathBuf>,
+}
 
 /// Who a sandbox belongs to.
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,24 +6,17 @@ mod about;
 mod command;
 mod processes;
 
+pub use about::Config;
 use about::{About, failed, isolation, remove};
 use alpine_provider_adapter::{Adapted, Facts, Sandboxes};
 use alpine_provider_api::*;
+use alpine_provider_port::export_provider;
 use async_trait::async_trait;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// The user's table, `[providers.NAME.config]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Where sandboxes are; a directory of the provider's own when it is not given.
-    pub root: Option<PathBuf>,
-}
 
 /// Sandboxes as directories: `ROOT/ID/{about.json,running,workspace}`.
 #[derive(Clone, Debug)]
@@ -37,6 +30,10 @@ pub struct Directories {
 pub fn open(config: Config, place: &Place) -> Adapted<Directories> {
     Adapted::new(Directories::new(config, place), place)
 }
+
+export_provider!("template", |request: OpenRequest| {
+    Ok(open(request.table()?, &request.place))
+});
 
 impl Directories {
     /// Sandboxes in the directory that the configuration names.

@@ -14,6 +14,9 @@ pub use provider::FakePlugin;
 pub struct Config {
     /// The directory of the fake's state; without one, it is the place that the host names.
     state: Option<PathBuf>,
+    /// Whether its work is real: real repositories, commands and workspaces.
+    #[serde(default)]
+    real: bool,
 }
 
 /// Makes the provider.
@@ -21,13 +24,9 @@ pub struct Config {
 /// # Errors
 /// Those of a configuration of another shape.
 pub fn make(request: OpenRequest) -> Result<FakePlugin, ProviderError> {
-    let config: Config = serde_json::from_value(request.config).map_err(|error| {
-        ProviderError::new(
-            alpine_provider_api::ErrorKind::ConfigInvalid,
-            format!("its configuration is not what it takes: {error}"),
-        )
-    })?;
-    Ok(FakePlugin::new(config.state.unwrap_or(request.place.state)))
+    let config: Config = request.table()?;
+    let state = config.state.unwrap_or(request.place.state);
+    Ok(FakePlugin::new(state, config.real))
 }
 
 alpine_provider_port::export_provider!("fake", make);

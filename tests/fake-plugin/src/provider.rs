@@ -14,10 +14,13 @@ type Reply<R> = Result<R, ProviderError>;
 pub struct FakePlugin(FakeProvider);
 
 impl FakePlugin {
-    /// A provider whose state is in that directory.
+    /// A provider whose state is in that directory, and whose work is real or only told.
     #[must_use]
-    pub fn new(state: PathBuf) -> Self {
-        Self(FakeProvider::new(state))
+    pub fn new(state: PathBuf, real: bool) -> Self {
+        Self(match real {
+            true => FakeProvider::real(state),
+            false => FakeProvider::new(state),
+        })
     }
 }
 

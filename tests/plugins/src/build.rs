@@ -52,3 +52,16 @@ pub fn build(into: &Path, source: &str, more: &[&str]) -> PathBuf {
     assert!(output.status.success(), "{source}: {said}");
     built
 }
+
+/// The library of a package of this workspace, which cargo has built beside the test that runs.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn library(package: &str) -> PathBuf {
+    let name = format!("lib{}.so", package.replace('-', "_"));
+    let program = std::env::current_exe().expect("a program");
+    let beside = program.with_file_name(&name);
+    assert!(beside.is_file(), "`{}` is not there", beside.display());
+    beside
+}

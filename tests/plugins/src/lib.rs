@@ -4,5 +4,5 @@
 mod build;
 mod ported;
 
-pub use build::{build, plugins, python};
+pub use build::{build, library, plugins, python};
 pub use ported::{By, Ported};

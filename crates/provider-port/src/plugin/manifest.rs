@@ -77,7 +77,8 @@ macro_rules! export_provider {
             #[unsafe(link_section = ".alpine.provider")]
             static MANIFEST: [u8; LEN] = $crate::plugin::joined(PARTS);
 
-            unsafe extern "C" fn open(
+            // What is defined here hides what the maker may name: hence the prefix.
+            unsafe extern "C" fn __alpine_open(
                 abi: u32,
                 host: *const $crate::abi::Port,
                 config: *const u8,
@@ -93,7 +94,7 @@ macro_rules! export_provider {
                 concat!(env!("CARGO_PKG_VERSION"), "\0"),
                 concat!("alpine-provider-port", "\0"),
                 cfg!(panic = "abort"),
-                open,
+                __alpine_open,
             );
 
             #[unsafe(no_mangle)]

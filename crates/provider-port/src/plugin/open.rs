@@ -2,7 +2,6 @@
 
 use alpine_provider_api::{ErrorKind, OpenRequest, ProviderError, SandboxProvider};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::any::TypeId;
 use std::sync::Arc;
 
@@ -15,21 +14,17 @@ where
     T: DeserializeOwned + 'static,
     P: SandboxProvider + 'static,
 {
-    let argument = if TypeId::of::<T>() == TypeId::of::<OpenRequest>() {
-        serde_json::from_slice(json)
-    } else {
-        serde_json::from_slice::<OpenRequest>(json).and_then(|request| {
-            let nothing = request.config.is_null();
-            serde_json::from_value(if nothing {
-                Value::Object(serde_json::Map::new())
-            } else {
-                request.config
-            })
-        })
+    let invalid = |error: serde_json::Error| {
+        ProviderError::new(
+            ErrorKind::ConfigInvalid,
+            format!("it can't be opened: {error}"),
+        )
     };
-    let argument = argument.map_err(|error| {
-        let message = format!("its configuration is not what it takes: {error}");
-        ProviderError::new(ErrorKind::ConfigInvalid, message)
-    })?;
+    let argument = if TypeId::of::<T>() == TypeId::of::<OpenRequest>() {
+        serde_json::from_slice(json).map_err(invalid)?
+    } else {
+        let request: OpenRequest = serde_json::from_slice(json).map_err(invalid)?;
+        request.table()?
+    };
     Ok(Arc::new(make(argument)?))
 }

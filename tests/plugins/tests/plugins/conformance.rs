@@ -2,7 +2,8 @@
 
 use super::support::ported;
 use alpine_conformance::{Options, check};
-use alpine_plugin_tests::{By, Ported, build, python};
+use alpine_plugin_tests::{By, Ported, build, library, python};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 fn c(into: &Path) -> PathBuf {
@@ -19,6 +20,49 @@ async fn keeps(subject: &Ported, fresh: bool) {
     println!("{}", report.text());
     assert!(report.is_success(), "{}", report.text());
     assert_eq!(subject.processes(), [], "a process is left");
+}
+
+/// Those in Rust are whole by themselves.
+async fn in_rust_keeps(by: By, package: &str, config: serde_json::Value, fresh: bool) {
+    let (_directory, subject) = ported(by, |_| library(package));
+    keeps(&subject.config(config), fresh).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fake_in_process() {
+    in_rust_keeps(
+        By::InProcess,
+        "alpine-fake-plugin",
+        json!({"real": true}),
+        false,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fake_hosted_and_fresh() {
+    in_rust_keeps(
+        By::Hosted,
+        "alpine-fake-plugin",
+        json!({"real": true}),
+        true,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_template_in_process() {
+    in_rust_keeps(By::InProcess, "alpine-plugin-template", json!({}), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_template_hosted() {
+    in_rust_keeps(By::Hosted, "alpine-plugin-template", json!({}), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_template_hosted_and_fresh() {
+    in_rust_keeps(By::Hosted, "alpine-plugin-template", json!({}), true).await;
 }
 
 /// A test of each way to reach it: as it is, and made whole by the adapter.
