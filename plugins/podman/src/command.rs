@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
 /// The variable by which the processes of a command are found.
@@ -45,8 +46,12 @@ impl Drop for Alive<'_> {
         {
             let (containers, id) = (self.containers.clone(), self.id.clone());
             let key = self.key.clone();
-            // What this does not reach ends with the sandbox.
-            runtime.spawn(async move { containers.signal(&id, &key, 9).await });
+            // On a thread, which a provider that is closed at this moment waits for. What this does not reach ends with the
+            // sandbox.
+            runtime.spawn_blocking(move || {
+                let own = Builder::new_current_thread().enable_all().build();
+                own.is_ok_and(|own| own.block_on(containers.signal(&id, &key, 9)).is_ok())
+            });
         }
     }
 }

@@ -4,6 +4,7 @@
 use alpine_provider_api::ProviderError;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 /// Beyond so many calls at once, they share.
@@ -68,10 +69,19 @@ impl Lanes {
         }
     }
 
-    /// Ends them all, and waits for none.
-    pub(super) fn end(self) {
-        for lane in self.0 {
-            lane.runtime.shutdown_background();
+    /// Ends them all. What was handed to threads for blocking work, such as ending what a call had started, gets so long.
+    pub(super) fn end(self, limit: Duration) {
+        // Whoever closes may be in a runtime itself, where waiting for one is forbidden.
+        let ending = std::thread::Builder::new().spawn(move || {
+            let until = Instant::now() + limit;
+            for lane in self.0 {
+                let left = until.saturating_duration_since(Instant::now());
+                lane.runtime.shutdown_timeout(left);
+            }
+        });
+        if let Ok(ending) = ending {
+            // A thread that panicked has ended as well.
+            let _ = ending.join();
         }
     }
 }

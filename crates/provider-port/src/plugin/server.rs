@@ -11,7 +11,7 @@ use alpine_provider_api::{ErrorKind, ExecInput, Method, ProviderError, SandboxPr
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One opened instance.
 pub(super) struct Server {
@@ -55,7 +55,7 @@ impl Server {
                 lanes: Mutex::new(Some(lanes)),
             })),
             Err(error) => {
-                lanes.end();
+                lanes.end(Duration::ZERO);
                 Err(error)
             }
         }
@@ -154,6 +154,7 @@ impl Server {
 
     /// Cancels what still runs, waits until it is answered, and ends the runtime.
     pub(super) fn close(&self, limit: Duration) {
+        let until = Instant::now() + limit;
         let mut calls = locked(&self.calls);
         calls.closed = true;
         for running in calls.open.values() {
@@ -168,7 +169,7 @@ impl Server {
             send_answer(&*self.host, id, &Err(stuck));
         }
         if let Some(lanes) = locked(&self.lanes).take() {
-            lanes.end();
+            lanes.end(until.saturating_duration_since(Instant::now()));
         }
     }
 }

@@ -123,8 +123,9 @@ impl Store {
 
     pub(super) fn lock(&self) -> Locked {
         let path = self.root.join("lock");
-        let open = || OpenOptions::new().create(true).append(true).open(&path);
-        let lock = open().or_else(|_| {
+        let open = |make| OpenOptions::new().create(make).append(true).open(&path);
+        // It is made last: where it is, all is.
+        let lock = open(false).or_else(|_| {
             for part in [
                 "sandboxes",
                 "tombstones",
@@ -135,7 +136,7 @@ impl Store {
             ] {
                 fs::create_dir_all(self.root.join(part))?;
             }
-            open()
+            open(true)
         });
         let lock = lock.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         loop {

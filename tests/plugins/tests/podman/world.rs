@@ -61,15 +61,19 @@ pub(crate) fn world(files: &[(&str, &str)]) -> World {
 
 impl World {
     pub(crate) fn config(&self) -> Config {
-        let table = json!({
+        serde_json::from_value(self.table()).unwrap()
+    }
+
+    /// The user's table.
+    pub(crate) fn table(&self) -> serde_json::Value {
+        json!({
             "socket": self.engine.socket(),
             "image": IMAGE,
             "memory": 128 << 20,
             "cpus": 1.5,
             "pids": 64,
             "env": {"GREETING": "hello", "LC_ALL": "C.UTF-8"},
-        });
-        serde_json::from_value(table).unwrap()
+        })
     }
 
     pub(crate) fn provider(&self) -> Adapted<Containers> {

@@ -1,10 +1,5 @@
 //! The provider with a podman of its own: storage, sockets and image are the test's, and nothing of them is left.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test needs and does not get ends it"
-)]
-
 #[path = "podman/contract.rs"]
 mod contract;
 #[path = "podman/engine.rs"]
