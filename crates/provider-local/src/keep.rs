@@ -10,6 +10,7 @@ use alpine_objects::Store;
 use alpine_provider_api::*;
 use alpine_snapshot::{Root, SnapshotError};
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub(crate) async fn capture(
             file::write_json(&record, &written, Flush::Yes)?;
             Ok(written.clone())
         })
-        .inspect(|staged| forget_others(&sandbox, generation, staged))
+        .inspect(|_| forget_earlier(&sandbox, generation))
     });
     watched(call, "capturing the workspace", &read, work).await
 }
@@ -144,21 +145,21 @@ fn write(
     })
 }
 
-/// Removes what earlier tries left; what can't be removed now goes with the sandbox.
-fn forget_others(sandbox: &Sandbox, generation: u64, staged: &StagedSnapshot) {
-    let kept = [
-        format!("{generation}.json"),
-        format!("{}.tar.zst", staged.staging_id),
-    ];
-    for entry in std::fs::read_dir(sandbox.staged())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if !kept.iter().any(|name| entry.file_name() == name.as_str()) {
+/// Removes what earlier generations left. Other tries of this one may still be writing, and a later one may have begun:
+/// what they leave, and what can't be removed now, goes with the sandbox.
+fn forget_earlier(sandbox: &Sandbox, generation: u64) {
+    let entries = std::fs::read_dir(sandbox.staged()).into_iter().flatten();
+    for entry in entries.flatten() {
+        if generation_of(&entry.file_name()).is_some_and(|of| of < generation) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+/// The number that a staged file's name begins with.
+fn generation_of(name: &OsStr) -> Option<u64> {
+    let name = name.to_str()?;
+    name.split(['-', '.']).next()?.parse().ok()
 }
 
 /// Writes the durable object.
