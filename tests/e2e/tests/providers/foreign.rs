@@ -1,5 +1,4 @@
-//! Sessions with the providers of `plugins/` that are not in Rust: those that work, made whole by the adapter, and the one
-//! that does not.
+//! Sessions with the providers of `plugins/`: those that work, made whole by the adapter, and the one that does not.
 
 use super::*;
 use crate::support::{World, text, with_json};
@@ -74,6 +73,26 @@ fn six_methods_in_c_make_a_session() {
 #[test]
 fn six_methods_in_python_make_a_session() {
     a_session(&world(|_| alpine_plugin_tests::python(), ""));
+}
+
+fn template(_: &Path) -> PathBuf {
+    alpine_plugin_tests::library("alpine-plugin-template")
+}
+
+#[test]
+fn the_template_makes_a_session() {
+    a_session(&world(template, ""));
+}
+
+/// As the guide has it: the library is checked as a file, and by the name it was added by.
+#[test]
+fn the_template_passes_the_whole_check() {
+    let world = world(template, "");
+    let report = world.done(&["provider", "check", "acme", "--points", "11"]);
+    assert_eq!(report["success"], true, "{report:#}");
+    let passed = report["counts"]["passed"].as_u64().expect("a count");
+    assert!(passed >= 50, "{report:#}");
+    assert_eq!(report["counts"]["failed"], 0, "{report:#}");
 }
 
 /// One document, its status, and the program's own time, where a provider does this wrong.
