@@ -1,7 +1,7 @@
 //! A provider as the conformance kit sees it: opened anew at any time, and killed.
 
 use super::{Plugin, PluginSetup};
-use alpine_conformance::{Reach, Subject};
+use alpine_conformance::{Reach, Subject, Wire};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
 use alpine_provider_store::{Isolation, Kind};
@@ -83,6 +83,26 @@ impl Subject for Checkable {
             let _ = kill_process(*pid, Signal::KILL);
         }
         !found.is_empty()
+    }
+
+    async fn wire(&self) -> Option<Wire> {
+        let file = &self.setup.table.file.as_ref()?.value.path;
+        let (program, arguments) = match self.reach {
+            Reach::CompiledIn | Reach::InProcess => return None,
+            Reach::Exec => (file.clone(), Vec::new()),
+            Reach::Hosted => {
+                // The host knows its purpose by its name, and has the library as descriptor 4.
+                let script = "exec -a alpine-provider \"$0\" 3 \"$2\" 4<\"$1\"".into();
+                let (host, library) = (&self.setup.open.place.executable, file.into());
+                let words = vec!["-c".into(), script, host.into(), library];
+                let name = self.setup.name.clone().into();
+                ("/bin/bash".into(), [words, vec![name]].concat())
+            }
+        };
+        let env = self.setup.env.iter();
+        let env = env.map(|(name, value)| (name.into(), value.expose().into()));
+        let open = serde_json::to_vec(&self.setup.open).ok()?;
+        Wire::start(&program, &arguments, &env.collect(), open).ok()
     }
 
     fn objects(&self) -> Option<PathBuf> {
