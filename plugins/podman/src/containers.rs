@@ -13,6 +13,7 @@ use bollard::query_parameters::{
 use bollard::{ClientVersion, Docker};
 use futures_util::StreamExt;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Where the workspace is in a container.
 pub(crate) const WORKSPACE: &str = "/workspace";
@@ -209,6 +210,20 @@ impl Containers {
 
     /// Removes the container with all that it stored.
     pub(crate) async fn remove(&self, id: &SandboxId) -> Result<(), ProviderError> {
+        let mut tries = 20;
+        loop {
+            match self.remove_once(id).await {
+                // For a call that was killed the engine may be removing it still, and trips over that.
+                Err(error) if error.retry == Retry::Never && tries > 0 => {
+                    tries -= 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn remove_once(&self, id: &SandboxId) -> Result<(), ProviderError> {
         if self.find(id).await?.is_none() {
             return Ok(());
         }
