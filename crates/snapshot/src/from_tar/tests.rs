@@ -63,8 +63,8 @@ fn listing(tree: &Path) -> Vec<String> {
     listing_with(tree, true)
 }
 
-/// With the times of directories, or without: not every program that unpacks sets them when it has filled them.
-fn listing_with(tree: &Path, directory_times: bool) -> Vec<String> {
+/// With all times, or with those of files alone: BusyBox sets no others when it unpacks.
+fn listing_with(tree: &Path, all_times: bool) -> Vec<String> {
     let mut all = Vec::new();
     let mut pending = vec![tree.to_owned()];
     while let Some(next) = pending.pop() {
@@ -74,11 +74,8 @@ fn listing_with(tree: &Path, directory_times: bool) -> Vec<String> {
             true => blake3::hash(&fs::read(&next).unwrap()).to_string(),
             false => String::new(),
         };
-        let time = if meta.is_dir() && !directory_times {
-            0
-        } else {
-            meta.mtime()
-        };
+        let timed = all_times || meta.is_file();
+        let time = if timed { meta.mtime() } else { 0 };
         all.push(format!(
             "{:?} {:o} {} {time} {target:?} {content}",
             next.strip_prefix(tree).unwrap(),
