@@ -84,7 +84,7 @@ fn the_template_makes_a_session() {
     a_session(&world(template, ""));
 }
 
-/// As the guide has it: the library is checked as a file, and by the name it was added by.
+/// As the guide has it.
 #[test]
 fn the_template_passes_the_whole_check() {
     let world = world(template, "");

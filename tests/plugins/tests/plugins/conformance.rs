@@ -65,6 +65,19 @@ async fn the_template_hosted_and_fresh() {
     in_rust_keeps(By::Hosted, "alpine-plugin-template", json!({}), true).await;
 }
 
+/// At as many moments as the kit draws by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_template_converges_after_fifty_kills() {
+    let (_directory, subject) = ported(By::Hosted, |_| library("alpine-plugin-template"));
+    let options = Options {
+        only: vec!["crash.killed".to_owned()],
+        ..Options::default()
+    };
+    assert_eq!(options.points, 50);
+    let report = check(&subject, &options).await.unwrap();
+    assert_eq!(report.counts(), (1, 0, 0), "{}", report.text());
+}
+
 /// A test of each way to reach it: as it is, and made whole by the adapter.
 macro_rules! keeps {
     ($($name:ident: $by:expr, $file:expr, $whole:expr, $fresh:expr;)+) => {
