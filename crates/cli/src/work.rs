@@ -269,7 +269,6 @@ fn code_of(kind: ErrorKind) -> ErrorCode {
         ErrorKind::AgentNotReady => ErrorCode::AgentNotReady,
         ErrorKind::NotFound | ErrorKind::Destroyed => ErrorCode::OperationConflict,
         ErrorKind::Timeout | ErrorKind::Unreachable => ErrorCode::Timeout,
-        ErrorKind::Internal => ErrorCode::Internal,
         _ => ErrorCode::ProviderCrashed,
     }
 }

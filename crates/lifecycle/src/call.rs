@@ -211,10 +211,10 @@ impl Engine {
     }
 }
 
-/// Whether another try may end better. A provider that has died may have done the work or not: each call is idempotent, so
+/// Whether another try may end better. A provider that has died or panicked may have done the work or not: each call is idempotent, so
 /// the next try finds out, and converges.
 fn may_pass(error: &ProviderError) -> bool {
-    error.retry == Retry::Transient || error.kind == ErrorKind::Crashed
+    error.retry == Retry::Transient || error.kind.has_crashed()
 }
 
 fn timed_out(step: Step, limit: Duration) -> Failure {

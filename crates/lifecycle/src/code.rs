@@ -163,7 +163,7 @@ impl ErrorCode {
             "ERR_PROVIDER_CRASHED",
             2,
             true,
-            "the provider's process died: the outcome is unknown",
+            "the provider died or panicked: the outcome is unknown",
         ),
         (
             ErrorCode::SandboxProvisionFailed,

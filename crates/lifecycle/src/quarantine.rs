@@ -221,10 +221,14 @@ impl Engine {
         };
         match answer {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(Failure::new(
-                ErrorCode::CleanupFailed,
-                format!("{step}: {}", error.message),
-            )),
+            Ok(Err(error)) => {
+                let code = if error.kind.has_crashed() {
+                    ErrorCode::ProviderCrashed
+                } else {
+                    ErrorCode::CleanupFailed
+                };
+                Err(Failure::new(code, format!("{step}: {}", error.message)))
+            }
             Err(_) => Err(Failure::new(
                 ErrorCode::Timeout,
                 format!("`{step}` was not answered in time"),

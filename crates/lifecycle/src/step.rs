@@ -84,7 +84,7 @@ impl Step {
             (ErrorKind::ConfigInvalid, _) => ErrorCode::ConfigInvalid,
             (ErrorKind::IsolationUnavailable, _) => ErrorCode::SandboxUnavailable,
             (ErrorKind::Unsupported, _) => ErrorCode::ProviderIncompatible,
-            (ErrorKind::Crashed, _) => ErrorCode::ProviderCrashed,
+            (ErrorKind::Crashed | ErrorKind::Internal, _) => ErrorCode::ProviderCrashed,
             (ErrorKind::TooLarge, Step::Persist) => ErrorCode::PersistPayloadTooLarge,
             (_, Step::Resolve | Step::SyncRepo) => ErrorCode::RepoSyncFailed,
             (_, Step::Provision) => ErrorCode::SandboxProvisionFailed,

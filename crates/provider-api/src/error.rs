@@ -52,7 +52,7 @@ pub enum ErrorKind {
     Crashed,
     /// A system call or a tool failed.
     Io,
-    /// A bug in the provider.
+    /// A bug in the provider, such as a panic: the outcome is unknown.
     Internal,
     /// A kind that this version does not know.
     Unknown,
@@ -96,6 +96,12 @@ impl ErrorKind {
         ErrorKind::Internal,
         ErrorKind::Unknown,
     ];
+
+    /// Whether the provider died or panicked: nobody knows how much it had done.
+    #[must_use]
+    pub const fn has_crashed(self) -> bool {
+        matches!(self, ErrorKind::Crashed | ErrorKind::Internal)
+    }
 
     /// The name on the wire.
     #[must_use]

@@ -392,7 +392,7 @@ async fn transient_failures_are_tried_again_three_times_at_most_and_others_never
 }
 
 #[tokio::test]
-async fn a_provider_that_died_is_asked_again_and_a_few_deaths_are_believed() {
+async fn a_provider_that_died_or_panicked_is_asked_again_and_believed_after_a_few_times() {
     for method in [
         "provision",
         "sync_repo",
@@ -400,18 +400,23 @@ async fn a_provider_that_died_is_asked_again_and_a_few_deaths_are_believed() {
         "start_agent",
         "inspect",
     ] {
-        let crashed = Fault::Error(ErrorKind::Crashed);
-        let passing = world();
-        passing.fake.fault(method, crashed.clone(), 2);
-        passing.ready("one").await;
-        passing.assert_sound("one");
+        for kind in [ErrorKind::Crashed, ErrorKind::Internal] {
+            let crashed = Fault::Error(kind);
+            let passing = world();
+            passing.fake.fault(method, crashed.clone(), 2);
+            passing.ready("one").await;
+            passing.assert_sound("one");
 
-        let lasting = world();
-        lasting.fake.fault(method, crashed, 3);
-        let failure = lasting.engine.up(up_request("one")).await.unwrap_err();
-        let code = ErrorCode::ProviderCrashed;
-        assert_eq!((failure.code, failure.retryable), (code, true), "{method}");
-        lasting.assert_sound("one");
+            let lasting = world();
+            lasting.fake.fault(method, crashed, 3);
+            let failure = lasting.engine.up(up_request("one")).await.unwrap_err();
+            assert_eq!(
+                (failure.code, failure.exit_code, failure.retryable),
+                (ErrorCode::ProviderCrashed, 2, true),
+                "{method} {kind:?}"
+            );
+            lasting.assert_sound("one");
+        }
     }
 }
 

@@ -168,6 +168,21 @@ fn one_that_dies_is_told_and_the_session_is_still_brought_down() {
 }
 
 #[test]
+fn one_that_panics_has_crashed_and_says_where() {
+    for way in WAYS {
+        let world = world(way);
+        let id = world.ready("one");
+        let output = world.run(&["exec", &id, "--", "odd", "panic"]);
+        assert_eq!(output.code(), Some(125), "{way:?}: {output:#?}");
+        for said in ["ERR_PROVIDER_CRASHED", "tests/fake-plugin/src/odd.rs:"] {
+            assert!(output.stderr.contains(said), "{way:?}: {output:#?}");
+        }
+        assert_eq!(world.done(&["down", &id])["state"], "stopped");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
 fn one_that_does_not_start_leaves_no_session() {
     for way in WAYS {
         let world = world(way);
