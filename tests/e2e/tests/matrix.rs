@@ -1,10 +1,14 @@
 //! The crash matrix: every operation, from wherever a session may stand, struck at every commit to the ledger and in every
 //! call of the provider. After each blow one `reconcile` and one retry; then six invariants hold.
 //!
+//! It is played with the fake compiled in, and with the fake as a library in a child process that is killed in every call
+//! while the command goes on.
+//!
 //! Nothing here names a step or a method: an undisturbed run tells how often an operation commits and what it calls. A
 //! fixed sample is played by default, and all of it with `ALPINE_MATRIX=all`; `ALPINE_MATRIX=2/8` is the second of eight
 //! parts, and `ALPINE_MATRIX_SEED` draws another sample.
 
+mod hosted;
 mod invariants;
 mod local;
 mod plan;
@@ -14,19 +18,24 @@ mod stage;
 
 use alpine_lifecycle::Step;
 use alpine_provider_api::Method;
+use hosted::{Fake, Library};
 use plan::{Point, Scene};
 use play::{Played, play};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZero;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// How many points are played by default.
-const SAMPLE: usize = 320;
-/// The least that all of it may have.
-const LEAST: usize = 2_000;
+/// How many points a matrix has.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Are played by default.
+    sample: usize,
+    /// The least that all of it may have.
+    least: usize,
+}
 
 /// Which part of all points is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +63,7 @@ impl Part {
     }
 
     /// The points of this part, in an order that spreads the slow ones.
-    fn of(self, mut points: Vec<Point>) -> Vec<Point> {
+    fn of(self, mut points: Vec<Point>, sample: usize) -> Vec<Point> {
         let seed = match self {
             Part::Sample(seed) => seed,
             Part::All | Part::Of(..) => 0,
@@ -65,7 +74,7 @@ impl Part {
             hasher.finish()
         });
         match self {
-            Part::Sample(_) => points.truncate(SAMPLE),
+            Part::Sample(_) => points.truncate(sample),
             Part::All => {}
             Part::Of(one, of) => {
                 points = points.into_iter().skip(one).step_by(of).collect();
@@ -100,16 +109,33 @@ fn in_parallel<T: Sync, R: Send>(work: &[T], each: impl Fn(&T) -> R + Sync) -> V
 
 #[test]
 fn crash_matrix() {
-    let scenes = plan::scenes();
+    let size = Size {
+        sample: 320,
+        least: 2_000,
+    };
+    play_all(&Fake::CompiledIn, size);
+}
+
+#[test]
+fn crash_matrix_of_a_hosted_provider() {
+    let size = Size {
+        sample: 120,
+        least: 600,
+    };
+    play_all(&Fake::Hosted(Arc::new(Library::new())), size);
+}
+
+fn play_all(fake: &Fake, size: Size) {
+    let scenes = plan::scenes(fake);
     let traced: Vec<Scene> = in_parallel(&scenes, Scene::traced);
     assert_steps_and_methods_are_struck(&traced);
     let points: Vec<Point> = traced.iter().flat_map(Scene::points).collect();
-    assert!(points.len() >= LEAST, "only {} points", points.len());
+    assert!(points.len() >= size.least, "only {} points", points.len());
     let part = Part::asked();
-    let points = part.of(points);
+    let points = part.of(points, size.sample);
     let begun = std::time::Instant::now();
     let played: Vec<Played> = in_parallel(&points, play);
-    report::tell(&played, begun.elapsed());
+    report::tell(fake, &played, begun.elapsed());
     let broken: Vec<String> = played.iter().filter_map(Played::broken).collect();
     assert!(
         broken.is_empty(),

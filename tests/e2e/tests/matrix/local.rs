@@ -1,6 +1,5 @@
 //! The same on the local provider, with real processes and git: killed at every commit, so at every step's record.
 
-use super::plan::Victim;
 use crate::local::object::restore;
 use crate::local::program::{Program, files};
 use crate::support::text;
@@ -13,6 +12,15 @@ use std::path::{Path, PathBuf};
 
 const KILLS: [Strike; 3] = [Strike::Before, Strike::During, Strike::After];
 const VICTIMS: [Victim; 2] = [Victim::Cli, Victim::Provider];
+
+/// Whose process a kill ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    /// The command that the user runs.
+    Cli,
+    /// The processes in which the provider works, too.
+    Provider,
+}
 
 /// An agent that is a process of its own, so that what it leaves counts as work.
 const CONFIG: &str =

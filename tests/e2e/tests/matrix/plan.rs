@@ -1,5 +1,6 @@
 //! What is played: scenes, and the points at which each of them is struck.
 
+use super::hosted::Fake;
 use super::stage::Stage;
 use alpine_e2e::commits::Strike;
 use alpine_provider_api::ErrorKind;
@@ -79,21 +80,16 @@ pub(super) enum Blow {
     Jump(i64),
 }
 
-/// Whose process a kill ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Victim {
-    /// The command that the user runs.
-    Cli,
-    /// The process in which the provider works.
-    Provider,
-}
-
-/// Who dies when the fake kills the process that calls it: it is compiled into the program.
-pub(super) const CALLER: Victim = Victim::Cli;
-
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 impl Blow {
+    /// What ends the process that works on a call.
+    pub(super) const KILLS: [Blow; 3] = [
+        Blow::Killed(KillPoint::Before),
+        Blow::Killed(KillPoint::During),
+        Blow::Killed(KillPoint::After),
+    ];
+
     pub(super) const ALL: [Blow; 14] = [
         Blow::Commit(Strike::Before),
         Blow::Commit(Strike::During),
@@ -154,6 +150,7 @@ pub(super) enum Place {
 /// One blow.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
+    pub(super) fake: Fake,
     pub(super) operation: Operation,
     pub(super) stand: Stand,
     pub(super) place: Place,
@@ -182,6 +179,7 @@ impl fmt::Display for Point {
 /// An operation and where it begins; once it was traced, what an undisturbed run of it does.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
+    fake: Fake,
     pub(super) operation: Operation,
     pub(super) stand: Stand,
     commits: u64,
@@ -190,8 +188,9 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    fn new(operation: Operation, stand: Stand) -> Self {
+    fn new(fake: &Fake, operation: Operation, stand: Stand) -> Self {
         Self {
+            fake: fake.clone(),
             operation,
             stand,
             commits: 0,
@@ -202,7 +201,7 @@ impl Scene {
 
     /// The same, with what an undisturbed run does.
     pub(super) fn traced(&self) -> Self {
-        let mut stage = Stage::new(self.stand);
+        let mut stage = Stage::new(&self.fake, self.stand);
         let before = stage.env.fake().calls().len();
         let commits = stage.count_commits(self.operation);
         let calls = stage.env.fake().calls().split_off(before);
@@ -222,36 +221,46 @@ impl Scene {
         self.calls.iter().map(String::as_str)
     }
 
-    /// Every blow at every commit and in every call.
+    /// Every blow at every commit and in every call; where only the provider dies, it dies in every call.
     pub(super) fn points(&self) -> Vec<Point> {
         let at = |place: &Place, blow: Blow| Point {
+            fake: self.fake.clone(),
             operation: self.operation,
             stand: self.stand,
             place: place.clone(),
             blow,
         };
+        let (commits, blows): (u64, &[Blow]) = match self.fake {
+            Fake::CompiledIn => (self.commits, &Blow::ALL),
+            Fake::Hosted(_) => (0, &Blow::KILLS),
+        };
         let mut points = Vec::new();
-        for number in 1..=self.commits {
+        for number in 1..=commits {
             let place = Place::Commit(number);
             points.extend(Strike::ALL.map(|strike| at(&place, Blow::Commit(strike))));
         }
         for (index, method) in self.calls.iter().enumerate() {
             let before = self.calls[..index].iter().filter(|other| *other == method);
             let place = Place::Call(method.clone(), u32::try_from(before.count()).expect("few"));
-            let blows = Blow::ALL.into_iter().filter(|blow| blow.fault().is_some());
-            points.extend(blows.map(|blow| at(&place, blow)));
+            let blows = blows.iter().filter(|blow| blow.fault().is_some());
+            points.extend(blows.map(|blow| at(&place, *blow)));
         }
         points
     }
 }
 
 /// Every operation, from everywhere it may have to begin.
-pub(super) fn scenes() -> Vec<Scene> {
-    let up = Scene::new(Operation::Up, Stand::Nothing).traced();
-    let down = Scene::new(Operation::Down, Stand::Ready).traced();
-    let ups = || (0..up.calls.len()).map(Stand::UpDied);
+pub(super) fn scenes(fake: &Fake) -> Vec<Scene> {
+    let scene = |operation, stand| Scene::new(fake, operation, stand);
+    let up = scene(Operation::Up, Stand::Nothing).traced();
+    let down = scene(Operation::Down, Stand::Ready).traced();
+    // What is asked before anything is recorded leaves nothing: that is where `up` begins anyway.
+    let ups: Vec<Stand> = (0..up.calls.len()).map(Stand::UpDied).collect();
+    let recorded = |stand: &Stand| Stage::new(fake, *stand).session().is_some();
+    let ups: Vec<Stand> = ups.into_iter().filter(recorded).collect();
+    let ups = || ups.iter().copied();
     let downs = || (0..down.calls.len()).map(Stand::DownDied);
-    let take_over = ups().map(|stand| Scene::new(Operation::TakeOver, stand));
+    let take_over = ups().map(|stand| scene(Operation::TakeOver, stand));
     let own = [
         Stand::Ready,
         Stand::CloseFailed,
@@ -270,11 +279,11 @@ pub(super) fn scenes() -> Vec<Scene> {
     ];
     let reconciled = found.into_iter().chain(ups()).chain(downs());
     let mut scenes = vec![
-        Scene::new(Operation::Up, Stand::Nothing),
-        Scene::new(Operation::RetryPersist, Stand::Unpersisted),
+        scene(Operation::Up, Stand::Nothing),
+        scene(Operation::RetryPersist, Stand::Unpersisted),
     ];
     scenes.extend(take_over);
-    scenes.extend(brought_down.map(|stand| Scene::new(Operation::Down, stand)));
-    scenes.extend(reconciled.map(|stand| Scene::new(Operation::Reconcile, stand)));
+    scenes.extend(brought_down.map(|stand| scene(Operation::Down, stand)));
+    scenes.extend(reconciled.map(|stand| scene(Operation::Reconcile, stand)));
     scenes
 }

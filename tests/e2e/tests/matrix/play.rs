@@ -1,7 +1,8 @@
 //! One point: the blow, the recovery, the retry, and what must be so in the end.
 
+use super::hosted::Fake;
 use super::invariants::{self, Answers};
-use super::plan::{Blow, CALLER, Operation, Place, Point, Victim};
+use super::plan::{Blow, Operation, Place, Point};
 use super::stage::{Stage, session_id};
 use crate::support::Running;
 use alpine_e2e::commits::Strike;
@@ -17,6 +18,8 @@ pub(super) struct Played {
     pub(super) point: Point,
     /// What is not as it must be.
     problems: Vec<String>,
+    /// Whether the operation was done in spite of the blow.
+    pub(super) went_on: bool,
     /// How long the one `reconcile` took that came right after the lease's end.
     pub(super) recovery: Duration,
     /// How long each `list` and `status` took that ran meanwhile.
@@ -33,12 +36,14 @@ impl Played {
 
 /// Strikes, recovers, tries again, and looks.
 pub(super) fn play(point: &Point) -> Played {
-    let mut stage = Stage::new(point.stand);
+    let mut stage = Stage::new(&point.fake, point.stand);
     stage.arm(point);
     let calls = stage.env.fake().calls().len();
     let (struck, reads) = strike(&mut stage, point);
     let mut problems = Vec::new();
     problems.extend(was_not_struck(&stage, point, calls, &struck));
+    problems.extend(did_not_cope(point, &struck));
+    let went_on = struck.code() == Some(0);
     stage.disarm(point);
     stage.work();
     let begun = Instant::now();
@@ -71,6 +76,7 @@ pub(super) fn play(point: &Point) -> Played {
     Played {
         point: point.clone(),
         problems,
+        went_on,
         recovery,
         reads: reads.into_iter().map(|(_, took)| took).collect(),
     }
@@ -84,9 +90,10 @@ fn strike(stage: &mut Stage, point: &Point) -> (Output, Vec<(Output, Duration)>)
     }
     let running = Running::start(command);
     let session = session_id().to_string();
-    // What `status` observes is a call too, which a blow for the operation's own would strike.
+    // What `status` observes is a call too, as is what it asks of a provider that it has started; a blow for the operation's
+    // own would strike it.
     let looks: &[&[&str]] = match &point.place {
-        Place::Call(method, _) if method == "inspect" => &[&["list"]],
+        Place::Call(method, _) if method == "inspect" || method == "describe" => &[&["list"]],
         Place::Commit(_) | Place::Call(..) => &[&["list"], &["status", &session]],
     };
     let mut reads = Vec::new();
@@ -101,13 +108,26 @@ fn strike(stage: &mut Stage, point: &Point) -> (Output, Vec<(Output, Duration)>)
     (output, reads)
 }
 
+/// A command whose provider dies goes on: it has got it anew and converged, or says that the outcome is unknown.
+fn did_not_cope(point: &Point, struck: &Output) -> Option<String> {
+    let coped = match point.fake {
+        Fake::CompiledIn => true,
+        Fake::Hosted(_) => {
+            // `reconcile` says of each finding what went wrong, which begins with the code.
+            let crashed = struck.stdout.contains("\"ERR_PROVIDER_CRASHED");
+            struck.code() == Some(0) || struck.code() == Some(2) && crashed
+        }
+    };
+    (!coped).then(|| format!("neither done nor `ERR_PROVIDER_CRASHED`: {struck:#?}"))
+}
+
 /// A blow that fell beside its mark proves nothing.
 fn was_not_struck(stage: &Stage, point: &Point, calls: usize, struck: &Output) -> Option<String> {
     let dead = struck.code().is_none();
     let hit = match point.blow {
         Blow::Commit(Strike::Full) => stage.commits() == "refused",
         Blow::Commit(Strike::Before | Strike::During | Strike::After) => dead,
-        Blow::Killed(_) if CALLER == Victim::Cli => dead,
+        Blow::Killed(_) if matches!(point.fake, Fake::CompiledIn) => dead,
         Blow::Killed(_)
         | Blow::Error
         | Blow::Transient

@@ -1,5 +1,6 @@
 //! A home in which one session stands where a scene begins, and the program in it.
 
+use super::hosted::{Fake, Library};
 use super::plan::{Blow, Operation, Place, Point, Stand};
 use crate::support::{Running, program};
 use alpine_ledger::{Ledger, LedgerError, Options, SessionId, SessionRecord, Snapshot};
@@ -22,7 +23,7 @@ const TIP: &str = "0123456789abcdef0123456789abcdef01234567";
 const REPO: &str = "https://github.com/acme/app.git";
 const STRAY: &str = "sbx_stray";
 
-const CONFIG: &str = "[provider]\ndefault = 'fake'\n[agent]\ndefault = 'worker'\n[agents.worker]\nargv = ['serve', '{port}']\n\
+const CONFIG: &str = "[agent]\ndefault = 'worker'\n[agents.worker]\nargv = ['serve', '{port}']\n\
     [ledger]\nlock_timeout = '20s'\n[limits]\nbackoff = '2ms'\n";
 /// How long a step may take that hangs.
 const HASTY: &str = "provision = '250ms'\nsync = '250ms'\ninstall = '250ms'\nagent = '250ms'\nprobe = '250ms'\n\
@@ -40,6 +41,9 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) env: TestEnv,
+    fake: Fake,
+    /// Where a library of it is loaded.
+    isolation: &'static str,
     stand: Stand,
     /// What must not be lost.
     pub(super) works: Vec<Work>,
@@ -49,9 +53,12 @@ pub(super) struct Stage {
 
 impl Stage {
     /// The session stands there; an agent that runs has written something.
-    pub(super) fn new(stand: Stand) -> Self {
+    pub(super) fn new(fake: &Fake, stand: Stand) -> Self {
         let mut stage = Self {
             env: TestEnv::new(),
+            fake: fake.clone(),
+            // On the way there it is the commands that are killed.
+            isolation: "in-process",
             stand,
             works: Vec::new(),
             said: Vec::new(),
@@ -65,6 +72,8 @@ impl Stage {
         }
         stage.env.fake().clear_faults();
         stage.said.clear();
+        stage.isolation = "process";
+        stage.configure("");
         stage
     }
 
@@ -237,7 +246,15 @@ impl Stage {
 
     fn configure(&self, limits: &str) {
         let file = self.env.alpine_home().join("config.toml");
-        fs::write(&file, format!("{CONFIG}{limits}")).expect("a configuration");
+        let (name, table) = match &self.fake {
+            Fake::CompiledIn => ("fake", String::new()),
+            Fake::Hosted(library) => {
+                let state = self.env.fake_directory();
+                (Library::NAME, library.table(self.isolation, &state))
+            }
+        };
+        let text = format!("[provider]\ndefault = '{name}'\n{CONFIG}{limits}{table}");
+        fs::write(&file, text).expect("a configuration");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
     }
 
@@ -250,6 +267,10 @@ impl Stage {
             .env("ALPINE_TEST_TIP", TIP)
             .env("GITHUB_TOKEN", SECRETS[0])
             .env("AGENT_KEY", SECRETS[1]);
+        if let Fake::Hosted(_) = self.fake {
+            // The one that is compiled in is asked by `reconcile` as well: it is another provider, with a state of its own.
+            command.env("ALPINE_TEST_FAKE_DIR", self.env.root().join("other"));
+        }
         command
     }
 
