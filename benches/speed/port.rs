@@ -115,7 +115,7 @@ fn micros(time: Duration) -> f64 {
 
 pub(crate) fn port(report: &mut Report) {
     let runtime = Runtime::new().expect("a runtime");
-    let compiled_in = alpine_fake_plugin::FakePlugin::new("/nonexistent".into());
+    let compiled_in = alpine_fake_plugin::FakePlugin::new("/nonexistent".into(), false);
     let here = provider(Source::InProcess { library: library() });
     let child = hosted();
     calls(report, &runtime, [&compiled_in, &here, &child]);
