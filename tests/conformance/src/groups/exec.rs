@@ -248,12 +248,14 @@ async fn nothing_to_read(bench: &Bench<'_>) -> Checking {
 
 async fn signal(bench: &Bench<'_>) -> Checking {
     let sandbox = bench.sandbox()?.made().await?;
-    let script = "trap 'echo caught; exit 5' INT; echo ready > ready; while :; do sleep 0.05; done";
+    // One that nobody who starts things in the background lets them inherit as ignored.
+    let script =
+        "trap 'echo caught; exit 5' TERM; echo ready > ready; while :; do sleep 0.05; done";
     let request = sandbox.exec_request(&["sh", "-c", script]);
     let (input, received) = mpsc::channel(4);
     let sending = async {
         let waited = sandbox.sh("until [ -e ready ]; do sleep 0.01; done").await;
-        let _ = input.send(ExecInput::Signal(2)).await;
+        let _ = input.send(ExecInput::Signal(15)).await;
         waited
     };
     let (told, sent) = tokio::join!(sandbox.exec_as(request, received), sending);
