@@ -46,7 +46,7 @@ __attribute__((used, section(".alpine.provider"))) static const char MANIFEST[] 
 static const char DESCRIBE[] =
     "{\"name\":\"" NAME "\",\"version\":\"" VERSION "\",\"isolation\":" ISOLATION ",\"captures_in_stop\":true,"
     "\"methods\":[\"describe\",\"provision\",\"inspect\",\"list\",\"exec\",\"stop\",\"destroy\"],"
-    "\"features\":[\"exec_input\",\"exec_signals\"],\"limits\":{},"
+    "\"features\":[\"exec_input\",\"exec_signals\",\"host_network\"],\"limits\":{},"
     "\"config_schema\":{\"type\":\"object\",\"properties\":{\"root\":{\"type\":\"string\"}},"
     "\"additionalProperties\":false}}";
 
@@ -470,7 +470,9 @@ static int make(call *call, const char *about, char *workspace) {
   } else if (before && !(kind = raise_fence(call)) && strcmp(before, about)) {
     kind = failed(call, ALPINE_ERROR_CONFLICT, "sandbox `%s` was made with other arguments", call->sandbox);
   } else if (!before) {
-    if (make_dirs(workspace)) kind = failed_io(call, workspace);
+    char *tmp = path_of(call, call->sandbox, "tmp");
+    if (make_dirs(workspace) || make_dirs(tmp)) kind = failed_io(call, workspace);
+    free(tmp);
     if (!kind) kind = raise_fence(call);
     if (!kind && write_file(path, about)) kind = failed_io(call, path);
   }
@@ -573,12 +575,16 @@ static int exec(call *call) {
   json words = json_get(call->request, "argv");
   const json variables = json_get(call->request, "env");
   texts argv = {0}, env = {0};
-  text mark = {0}, command = {0};
+  text mark = {0}, command = {0}, tmp = {0};
   for (json word; json_next(&words, NULL, &word);) add(&argv, json_text(word));
   put(&mark, MARK "%s", dir);
   put(&command, COMMAND "%d-%llu-%llu", (int)getpid(), (unsigned long long)call->id, (unsigned long long)now_ms());
   add(&env, mark.at);
   add(&env, command.at);
+  /* What commands keep for a while goes with the sandbox. */
+  put(&tmp, "TMPDIR=%s/tmp", dir);
+  if (!json_get(variables, "TMPDIR").at && !json_get(call->provider->env, "TMPDIR").at) add(&env, tmp.at);
+  else free(tmp.at);
   add_env(&env, variables, (json){NULL, NULL});
   add_env(&env, call->provider->env, variables);
   int kind = ALPINE_ERROR_INVALID_ARGUMENT;

@@ -223,7 +223,7 @@ class Directories:
 
     def describe(self, _call, _request):
         return {"name": NAME, "version": VERSION, "isolation": ISOLATION, "captures_in_stop": True,
-                "methods": list(METHODS.values()), "features": ["exec_input", "exec_signals"], "limits": {},
+                "methods": list(METHODS.values()), "features": ["exec_input", "exec_signals", "host_network"], "limits": {},
                 "config_schema": {"type": "object", "properties": {"root": {"type": "string"}},
                                   "additionalProperties": False}}
 
@@ -240,6 +240,7 @@ class Directories:
                     raise Failure("conflict", f"sandbox `{name}` was made with other arguments")
             else:
                 os.makedirs(self.path(name, "workspace"), mode=0o700, exist_ok=True)
+                os.makedirs(self.path(name, "tmp"), mode=0o700, exist_ok=True)
                 self.raise_fence(name, call.fence)
                 # Written last, so that a sandbox is there as a whole or not at all.
                 write(self.path(name, "about.json"), json.dumps(about))
@@ -271,7 +272,7 @@ class Directories:
             raise Failure("invalid_argument", f"the command can't be read: {error}") from error
         # The program is looked for where the sandbox would look for it.
         command = f"{os.getpid()}-{call.number}-{time.monotonic_ns()}"
-        env = {**self.env, **env, MARK: self.path(name), COMMAND: command}
+        env = {**self.env, "TMPDIR": self.path(name, "tmp"), **env, MARK: self.path(name), COMMAND: command}
         try:
             child = subprocess.Popen(argv, env=env, cwd=self.path(name, "workspace"), start_new_session=True, bufsize=0,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -78,7 +78,7 @@ pub fn agents() -> String {
         );
     }
     page.push_str("\n`command` is for a server of your own: it has no program until `[agents.command] argv` names one. Any other name makes another agent.\n\n\
-        ## The built-in tables\n\nA table `[agents.NAME]` in `config.toml` has the same keys as these and changes a built-in agent key by key. `{port}` is the port to listen on,\n\
+        ## The built-in tables\n\nA table `[agents.NAME]` in `config.toml` has the same keys as these and changes a built-in agent key by key. `{port}` is the port to listen on, `{host}` the address,\n\
         `{id}` a transcript's id. Beside these: `path` (replaces the program), `port_env` (a variable that holds the port), `env_pass` (your variables that the agent gets; never recorded).\n\n```toml\n");
     page.push_str(crate::agents::BUILT_IN);
     page.push_str("```\n");

@@ -9,6 +9,7 @@ mod transcript;
 pub use error::ClientError;
 pub use transcript::Exported;
 
+use crate::config::Listener;
 use crate::owner::Owner;
 use crate::{basic, upstream};
 use alpine_provider_api::{Probe, Secret};
@@ -53,10 +54,10 @@ impl AgentClient {
         }
     }
 
-    /// Sends nothing unless the listener is `ancestor` or descends from it.
+    /// Sends nothing unless the listener is whose it has to be.
     #[must_use]
-    pub fn only_to_descendants_of(self, ancestor: u32) -> Self {
-        let owner = Some(Arc::new(Owner::new(self.port, ancestor)));
+    pub fn only_to(self, whose: Listener) -> Self {
+        let owner = Some(Arc::new(Owner::new(self.port, whose)));
         Self { owner, ..self }
     }
 

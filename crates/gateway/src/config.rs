@@ -41,8 +41,20 @@ pub struct Upstream {
     pub port: u16,
     /// The user name that it takes by HTTP Basic, with the session's password; none where it asks for nothing.
     pub auth: Option<String>,
-    /// The process that the listener's holder has to descend from.
-    pub supervisor_pid: u32,
+    /// Whose the listener has to be.
+    pub listener: Listener,
+}
+
+/// Whose a listening socket has to be before a credential is sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listener {
+    /// That process's, or one's that descends from it.
+    Family(u32),
+    /// Any process's of that user.
+    User(u32),
+    /// Whoever the sandbox's engine published the port for.
+    Anybody,
 }
 
 impl GatewayConfig {

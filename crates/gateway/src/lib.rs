@@ -26,7 +26,7 @@ mod seats;
 mod serve;
 mod upstream;
 
-pub use config::{GatewayConfig, Upstream, host_label};
+pub use config::{GatewayConfig, Listener, Upstream, host_label};
 pub use control::{AgentState, ControlReply, ControlRequest};
 pub use links::{Links, open_url};
 pub use serve::run;

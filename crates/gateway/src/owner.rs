@@ -1,5 +1,6 @@
 //! Whose a listening socket is: the check that comes before a credential is sent to a port.
 
+use crate::config::Listener;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +15,7 @@ const LISTEN: &str = "0A";
 #[derive(Debug)]
 pub(crate) struct Owner {
     port: u16,
-    ancestor: u32,
+    whose: Listener,
     found: Mutex<Vec<Holder>>,
 }
 
@@ -28,27 +29,35 @@ struct Holder {
 }
 
 impl Owner {
-    pub(crate) fn new(port: u16, ancestor: u32) -> Self {
+    pub(crate) fn new(port: u16, whose: Listener) -> Self {
         let found = Mutex::default();
-        Self {
-            port,
-            ancestor,
-            found,
-        }
+        Self { port, whose, found }
     }
 
-    /// Whether every socket that takes connections to `127.0.0.1:port` is held by the ancestor or by a process that
-    /// descends from it. False too when nothing listens.
-    ///
-    /// While those that were found hold the very same sockets, no stranger can have the port: another process gets it
-    /// only after they are closed.
+    /// Whether every socket that takes connections to `127.0.0.1:port` is whose it has to be. False too when nothing
+    /// listens.
     ///
     /// # Errors
     /// `/proc` can't be read.
     pub(crate) fn listens(&self) -> io::Result<bool> {
+        match self.whose {
+            Listener::Family(ancestor) => self.is_held(ancestor),
+            Listener::User(user) => {
+                let all = listeners(self.port)?;
+                Ok(!all.is_empty() && all.values().all(|owner| *owner == user))
+            }
+            Listener::Anybody => Ok(true),
+        }
+    }
+
+    /// Whether the ancestor, or processes that descend from it, hold every socket that takes connections.
+    ///
+    /// While those that were found hold the very same sockets, no stranger can have the port: another process gets it
+    /// only after they are closed.
+    fn is_held(&self, ancestor: u32) -> io::Result<bool> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if found.is_empty() || !found.iter().all(Holder::holds) {
-            *found = search(self.port, self.ancestor)?;
+            *found = search(self.port, ancestor)?;
         }
         Ok(!found.is_empty())
     }
@@ -69,7 +78,7 @@ impl Holder {
 
 /// Who in the family holds the sockets that take connections to the port; nobody unless all of them are held.
 fn search(port: u16, ancestor: u32) -> io::Result<Vec<Holder>> {
-    let mut wanted = listeners(port)?;
+    let mut wanted: HashSet<u64> = listeners(port)?.into_keys().collect();
     let mut found = Vec::new();
     if wanted.is_empty() {
         return Ok(found);
@@ -95,8 +104,8 @@ fn search(port: u16, ancestor: u32) -> io::Result<Vec<Holder>> {
     Ok(Vec::new())
 }
 
-/// The inodes of the sockets that take connections to `127.0.0.1:port`.
-fn listeners(port: u16) -> io::Result<HashSet<u64>> {
+/// The inodes of the sockets that take connections to `127.0.0.1:port`, and the users that made them.
+fn listeners(port: u16) -> io::Result<HashMap<u64, u32>> {
     let mut found = parse_listeners(&fs::read_to_string("/proc/net/tcp")?, port);
     match fs::read_to_string("/proc/net/tcp6") {
         Ok(table) => found.extend(parse_listeners(&table, port)),
@@ -106,7 +115,7 @@ fn listeners(port: u16) -> io::Result<HashSet<u64>> {
     Ok(found)
 }
 
-fn parse_listeners(table: &str, port: u16) -> HashSet<u64> {
+fn parse_listeners(table: &str, port: u16) -> HashMap<u64, u32> {
     table
         .lines()
         .skip(1)
@@ -115,7 +124,8 @@ fn parse_listeners(table: &str, port: u16) -> HashSet<u64> {
             let (address, number) = fields.get(1)?.split_once(':')?;
             let listens = *fields.get(3)? == LISTEN;
             let here = u16::from_str_radix(number, 16).ok()? == port && takes_loopback(address);
-            (listens && here).then(|| fields.get(9)?.parse().ok())?
+            (listens && here)
+                .then(|| Some((fields.get(9)?.parse().ok()?, fields.get(7)?.parse().ok()?)))?
         })
         .collect()
 }
@@ -190,7 +200,7 @@ fn inode(link: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, parse_listeners};
+    use super::{Listener, Owner, parse_listeners};
     use std::net::TcpListener;
     use std::os::fd::OwnedFd;
     use std::process::{Command, Stdio};
@@ -198,7 +208,7 @@ mod tests {
     #[test]
     fn tables_are_read_for_listeners_that_take_loopback() {
         let table = "  sl  local_address rem_address st\n\
-            0: 0100007F:1267 00000000:0000 0A 0:0 00:0 0 0 0 11 1\n\
+            0: 0100007F:1267 00000000:0000 0A 0:0 00:0 0 7 0 11 1\n\
             1: 00000000:1267 00000000:0000 0A 0:0 00:0 0 0 0 12 1\n\
             2: 0100007F:1267 0100007F:9999 01 0:0 00:0 0 0 0 13 1\n\
             3: 0100007F:1268 00000000:0000 0A 0:0 00:0 0 0 0 14 1\n\
@@ -207,13 +217,24 @@ mod tests {
             6: 00000000000000000000000001000000:1267 0:0 0A 0:0 00:0 0 0 0 17 1\n\
             7: 0000000000000000FFFF00000100007F:1267 0:0 0A 0:0 00:0 0 0 0 18 1\n\
             garbage\n8: : :\n";
-        let mut found: Vec<u64> = parse_listeners(table, 4711).into_iter().collect();
+        let mut found: Vec<_> = parse_listeners(table, 4711).into_iter().collect();
         found.sort_unstable();
-        assert_eq!(found, [11, 12, 16, 18]);
+        assert_eq!(found, [(11, 7), (12, 0), (16, 0), (18, 0)]);
     }
 
     fn listener_descends_from(port: u16, ancestor: u32) -> std::io::Result<bool> {
-        Owner::new(port, ancestor).listens()
+        Owner::new(port, Listener::Family(ancestor)).listens()
+    }
+
+    #[test]
+    fn a_listener_is_the_users_that_made_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let me = rustix::process::geteuid().as_raw();
+        assert!(Owner::new(port, Listener::User(me)).listens().unwrap());
+        assert!(!Owner::new(port, Listener::User(me + 1)).listens().unwrap());
+        drop(listener);
+        assert!(!Owner::new(port, Listener::User(me)).listens().unwrap());
     }
 
     #[test]
@@ -225,7 +246,7 @@ mod tests {
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .spawn()
             .unwrap();
-        let owner = Owner::new(port, heir.id());
+        let owner = Owner::new(port, Listener::Family(heir.id()));
         assert!(owner.listens().unwrap() && owner.listens().unwrap());
         let start_time = std::mem::replace(&mut owner.found.lock().unwrap()[0].start_time, 1);
         assert!(!owner.found.lock().unwrap()[0].holds(), "a recycled id");
@@ -241,7 +262,7 @@ mod tests {
     fn another_socket_on_the_same_descriptor_is_found_out() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let owner = Owner::new(port, std::process::id());
+        let owner = Owner::new(port, Listener::Family(std::process::id()));
         assert!(owner.listens().unwrap());
         let inode = std::mem::replace(&mut owner.found.lock().unwrap()[0].inode, 1);
         assert!(!owner.found.lock().unwrap()[0].holds());

@@ -60,7 +60,7 @@ async fn serve(
     let owner = config
         .upstream
         .as_ref()
-        .map(|upstream| Arc::new(Owner::new(upstream.port, upstream.supervisor_pid)));
+        .map(|upstream| Arc::new(Owner::new(upstream.port, upstream.listener)));
     let door = Arc::new(Door {
         owner,
         access: Access::new(&config)?,

@@ -6,6 +6,7 @@
 //! becomes a snapshot here; fences, destroyed ids and what was done are kept in files of this machine, the same for every
 //! such provider. A sandbox needs `sh`, `tar` and the usual small tools (`cat`, `head`, `mkdir`, `mv`, `rm`); BusyBox will do.
 
+mod agent;
 mod install;
 mod keep;
 mod look;
@@ -15,11 +16,12 @@ mod provision;
 mod record;
 mod run;
 mod sandboxes;
+mod server;
 mod six;
 mod stage;
 mod stop;
 mod sync;
 
 pub use provider::Adapted;
-pub use sandboxes::{Facts, Sandboxes, Storage};
+pub use sandboxes::{Facts, Network, Sandboxes, Storage};
 pub use six::whole;

@@ -41,7 +41,7 @@ impl<S: Sandboxes> Adapted<S> {
                 // What can't be read as a HEAD is none.
                 head: self.head(call, id).await.unwrap_or_default(),
                 writable: self.ask(call, id, WRITE, &[]).await.is_ok(),
-                agent_ready: None,
+                agent_ready: self.agent_ready(&record).await?,
             }),
             SandboxState::Exited if request.probe => Some(ProbeReply {
                 head: None,
@@ -105,8 +105,12 @@ impl<S: Sandboxes> Adapted<S> {
         let record = self.records.there(&request.sandbox_id)?;
         let path = match request.log {
             LogName::Install => record.log(),
-            // No agent's server runs here.
-            LogName::Agent => return Ok(LogsReply {}),
+            LogName::Agent => {
+                if self.state(&record).await? == SandboxState::Running {
+                    self.agent_log(call, &request).await?;
+                }
+                return Ok(LogsReply {});
+            }
         };
         let mut from = 0;
         loop {

@@ -1,9 +1,10 @@
 //! The whole provider over six methods: each call is one function of a module that is named for it.
 
 use crate::record::Records;
-use crate::sandboxes::{Sandboxes, Storage};
+use crate::sandboxes::{Network, Sandboxes, Storage};
 use alpine_git::{Git, GitConfig};
 use alpine_provider_api::*;
+use alpine_provider_local::Front;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct Adapted<S> {
     pub(crate) records: Records,
     pub(crate) git: Git,
     pub(crate) objects: PathBuf,
+    /// Serves sessions' addresses, where there is a program that can.
+    pub(crate) front: Option<Front>,
 }
 
 impl<S: Sandboxes> Adapted<S> {
@@ -48,7 +51,9 @@ impl<S: Sandboxes> Adapted<S> {
             extra_env,
             redactor: Redactor::new(&[]),
         });
+        let front = Front::new(&place.state.join("front"), &place.run, &place.executable);
         Self {
+            front: (!place.executable.as_os_str().is_empty()).then_some(front),
             sandboxes,
             records: Records::new(&place.state),
             git,
@@ -65,11 +70,17 @@ impl<S: Sandboxes> SandboxProvider for Adapted<S> {
         if facts.exec_signals {
             features.push(Feature::ExecSignals);
         }
+        if self.front.is_some() {
+            features.push(Feature::ServePage);
+            if facts.network != Network::Closed {
+                features.push(Feature::ServeProcess);
+            }
+        }
         let methods = Method::ALL.iter();
         Ok(DescribeReply {
             captures_in_stop: facts.storage == Storage::WhileRunning,
             methods: methods
-                .filter(|method| **method != Method::OpenAgent)
+                .filter(|method| **method != Method::OpenAgent || self.front.is_some())
                 .map(|method| method.as_str().to_owned())
                 .collect(),
             features: features.iter().map(|it| it.as_str().to_owned()).collect(),
@@ -108,28 +119,15 @@ impl<S: Sandboxes> SandboxProvider for Adapted<S> {
         call: &Call,
         request: StartAgentRequest,
     ) -> Result<StartAgentReply, ProviderError> {
-        let record = self
-            .records
-            .admit(&request.sandbox_id, call.meta.fence)
-            .await?;
-        match (request.agent.serve, self.state(&record).await?) {
-            (Serve::None, SandboxState::Running) => Ok(StartAgentReply { url: None }),
-            (Serve::None, SandboxState::Exited | SandboxState::Missing | SandboxState::Unknown) => {
-                Err(ProviderError::new(
-                    ErrorKind::NotFound,
-                    format!("sandbox `{}` does not run", record.id),
-                ))
-            }
-            (Serve::Page | Serve::Process(_), _) => Err(unreachable()),
-        }
+        self.start(call, request).await
     }
 
     async fn open_agent(
         &self,
-        _call: &Call,
-        _request: OpenAgentRequest,
+        call: &Call,
+        request: OpenAgentRequest,
     ) -> Result<OpenAgentReply, ProviderError> {
-        Err(unreachable())
+        self.open(call, request).await
     }
 
     async fn inspect(
@@ -212,10 +210,4 @@ impl<S: Sandboxes> SandboxProvider for Adapted<S> {
     ) -> Result<DestroyReply, ProviderError> {
         self.unmake(call, &request.sandbox_id).await
     }
-}
-
-fn unreachable() -> ProviderError {
-    let message =
-        "no port of this provider's sandboxes can be reached from here: its agent is `none`";
-    ProviderError::new(ErrorKind::Unsupported, message)
 }

@@ -92,6 +92,7 @@ impl<S: Sandboxes> Adapted<S> {
         }
         // From here on nobody begins anything with it, and who has begun finds the tombstone.
         self.sandboxes.destroy(call, id).await?;
+        self.close(call, id).await?;
         let state = self.sandboxes.inspect(id).await?;
         if matches!(state, SandboxState::Running | SandboxState::Exited) {
             let message = format!(

@@ -183,6 +183,16 @@ impl Record {
         self.dir.join("installed.json")
     }
 
+    /// What serves the session's address.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.dir.join("agent.json")
+    }
+
+    /// Transcripts of the agent, for the snapshot.
+    pub(crate) fn transcript(&self) -> PathBuf {
+        self.dir.join("transcript")
+    }
+
     pub(crate) fn staged(&self) -> PathBuf {
         self.dir.join("staged")
     }

@@ -186,15 +186,18 @@ impl<S: Sandboxes> Adapted<S> {
         input: mpsc::Receiver<ExecInput>,
         sink: &mut Sink,
     ) -> Result<Said, ProviderError> {
-        let request = ExecRequest {
-            sandbox_id: id.clone(),
-            argv: ["sh", "-c", script, "alpine"]
-                .iter()
-                .chain(arguments)
-                .map(|word| (*word).to_owned())
-                .collect(),
-            env: BTreeMap::new(),
-        };
+        self.run(call, script_of(id, script, arguments), input, sink)
+            .await
+    }
+
+    /// Runs a command in the workspace.
+    pub(crate) async fn run(
+        &self,
+        call: &Call,
+        request: ExecRequest,
+        input: mpsc::Receiver<ExecInput>,
+        sink: &mut Sink,
+    ) -> Result<Said, ProviderError> {
         let work = |call: Call| async move { self.sandboxes.exec(&call, request, input).await };
         let (reply, complaints) = listen(call, work, sink).await?;
         let stdout = match sink {
@@ -222,6 +225,19 @@ impl<S: Sandboxes> Adapted<S> {
             .sh(call, id, script, arguments, no_input, &mut sink)
             .await?;
         said.success(id)
+    }
+}
+
+/// The command that runs a script.
+pub(crate) fn script_of(id: &SandboxId, script: &str, arguments: &[&str]) -> ExecRequest {
+    ExecRequest {
+        sandbox_id: id.clone(),
+        argv: ["sh", "-c", script, "alpine"]
+            .iter()
+            .chain(arguments)
+            .map(|word| (*word).to_owned())
+            .collect(),
+        env: BTreeMap::new(),
     }
 }
 

@@ -54,6 +54,13 @@ pub trait Sandboxes: Send + Sync + fmt::Debug + 'static {
     /// **Does**: ends what still runs and deletes everything of the sandbox. **Again**, and of one that never was: done.
     async fn destroy(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError>;
 
+    /// **Does**: says which port of this machine's 127.0.0.1 leads to a port of the sandbox. Asked where the [`Network`] is
+    /// `Published`. **Fails**: `NotFound`, `Io`.
+    async fn published(&self, id: &SandboxId, port: u16) -> Result<Option<u16>, ProviderError> {
+        let _ = (id, port);
+        Ok(None)
+    }
+
     /// **Does**: asks what works in the sandbox to end, and waits for it, while the sandbox goes on taking commands: before
     /// the workspace is read out of it. A provider whose [`Storage`] can be read when stopped is not asked. Says
     /// whether some had to be killed. Nothing is done unless a provider does it.
@@ -101,12 +108,25 @@ pub struct Facts {
     pub isolation: Isolation,
     /// When the workspace can be read.
     pub storage: Storage,
+    /// How what listens in a sandbox is reached from this machine.
+    pub network: Network,
     /// Whether `exec` delivers signals.
     pub exec_signals: bool,
     /// Its limits by name.
     pub limits: BTreeMap<String, u64>,
     /// The JSON Schema of its configuration.
     pub config_schema: Option<serde_json::Value>,
+}
+
+/// How a server that listens in a sandbox is reached from this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// It is not: a session has the built-in page, or no address.
+    Closed,
+    /// The sandbox shares this machine's network: its 127.0.0.1 is ours.
+    Shared,
+    /// That port of all the sandbox's addresses is published on this machine.
+    Published(u16),
 }
 
 /// When a sandbox's workspace can be read.

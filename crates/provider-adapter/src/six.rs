@@ -2,7 +2,7 @@
 //! few lines of anything.
 
 use crate::provider::Adapted;
-use crate::sandboxes::{Facts, Sandboxes, Storage};
+use crate::sandboxes::{Facts, Network, Sandboxes, Storage};
 use alpine_provider_api::*;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -54,6 +54,10 @@ pub async fn whole(
         storage: match says.captures_in_stop {
             true => Storage::WhileRunning,
             false => Storage::WhenStopped,
+        },
+        network: match says.announces(Feature::HostNetwork) {
+            true => Network::Shared,
+            false => Network::Closed,
         },
         exec_signals: says.announces(Feature::ExecSignals),
         name: says.name,

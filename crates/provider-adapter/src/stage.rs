@@ -7,7 +7,7 @@ use crate::run::{Sink, blocking, listen, watched};
 use crate::sandboxes::{Sandboxes, Storage};
 use alpine_files::{self as file, random_u32};
 use alpine_provider_api::*;
-use alpine_snapshot::SnapshotError;
+use alpine_snapshot::{Beside, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::path::PathBuf;
@@ -47,6 +47,24 @@ impl Record {
     /// What is staged, if anything ever was.
     pub(crate) fn read_staged(&self) -> Result<Option<Staged>, ProviderError> {
         file::read_json(&self.staged_record())
+    }
+
+    /// The agent's transcripts, as they are kept in a snapshot.
+    fn transcripts(&self) -> Result<Vec<Beside>, ProviderError> {
+        let directory = self.transcript();
+        if !file::is_dir(&directory)? {
+            return Ok(Vec::new());
+        }
+        let failed = |source| file::io_error(&directory, &source);
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            all.push(Beside {
+                name: format!("transcript/agent/{}", entry.file_name().to_string_lossy()),
+                path: entry.path(),
+            });
+        }
+        Ok(all)
     }
 
     pub(crate) fn write_staged(&self, staged: &Staged) -> Result<(), ProviderError> {
@@ -107,7 +125,7 @@ impl<S: Sandboxes> Adapted<S> {
             Storage::WhenStopped => Ok(Vec::new()),
         };
         let sockets = sockets.unwrap_or_default();
-        let captured = self.take_out(call, &record.id, path.clone()).await;
+        let captured = self.take_out(call, record, path.clone()).await;
         let published = match captured {
             Ok(captured) => {
                 let left_out = captured.left_out.into_iter().map(|left| LeftOut {
@@ -144,15 +162,16 @@ impl<S: Sandboxes> Adapted<S> {
     async fn take_out(
         &self,
         call: &Call,
-        id: &SandboxId,
+        record: &Record,
         path: PathBuf,
     ) -> Result<alpine_snapshot::Captured, ProviderError> {
         let (pieces, from) = mpsc::channel(PIECES);
         let read = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&read);
+        let (id, beside) = (&record.id, record.transcripts()?);
         let writing = blocking(move || {
             let mut tell = |done| seen.store(done, Ordering::Relaxed);
-            alpine_snapshot::from_tar(PieceReader::new(from), ROOT, &path, &mut tell)
+            alpine_snapshot::from_tar(PieceReader::new(from), ROOT, &beside, &path, &mut tell)
                 .map_err(|source| failed(&source))
         });
         let taking = async {

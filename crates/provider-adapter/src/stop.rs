@@ -19,12 +19,33 @@ impl<S: Sandboxes> Adapted<S> {
         call: &Call,
         request: StopRequest,
     ) -> Result<StopReply, ProviderError> {
+        let stopped = self.end_all(call, &request).await?;
+        self.close(call, &request.sandbox_id).await?;
+        Ok(stopped)
+    }
+
+    /// Closes the session's address.
+    pub(crate) async fn close(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError> {
+        match &self.front {
+            Some(front) => front.close(call, id).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end_all(
+        &self,
+        call: &Call,
+        request: &StopRequest,
+    ) -> Result<StopReply, ProviderError> {
         let id = &request.sandbox_id;
         let record = self.records.admit(id, call.meta.fence).await?;
         let _alone = record.alone("keep").await?;
         let limit = Instant::now() + Duration::from_millis(request.grace_ms);
         let state = self.state(&record).await?;
         let mut forced = false;
+        if state == SandboxState::Running {
+            self.farewell(call, &record).await;
+        }
         match (state, self.sandboxes.facts().storage) {
             (SandboxState::Missing, _) => return Err(gone(id)),
             (SandboxState::Exited, _) if record.read_staged()?.is_some() => {

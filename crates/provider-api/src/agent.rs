@@ -27,7 +27,8 @@ pub enum Serve {
 /// A server process: how it is started, asked whether it is ready, and stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
-    /// The program and its arguments; `{port}` stands for the port it is to listen on.
+    /// The program and its arguments; `{port}` stands for the port it is to listen on, `{host}` for the address: 127.0.0.1,
+    /// or 0.0.0.0 in a sandbox whose port is published by its engine.
     pub argv: Vec<String>,
     /// The variable that holds the port too, if the program wants one.
     #[serde(default)]

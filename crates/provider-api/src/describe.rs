@@ -103,16 +103,19 @@ pub enum Feature {
     ServeProcess,
     /// `start_agent` can serve the built-in page.
     ServePage,
+    /// What listens on 127.0.0.1 in a sandbox is reached at this machine's 127.0.0.1: its commands share the network.
+    HostNetwork,
 }
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Feature; 5] = [
+    pub const ALL: [Feature; 6] = [
         Feature::ExecInput,
         Feature::ExecSignals,
         Feature::FollowLogs,
         Feature::ServeProcess,
         Feature::ServePage,
+        Feature::HostNetwork,
     ];
 
     /// The name in `describe`.
@@ -124,6 +127,7 @@ impl Feature {
             Feature::FollowLogs => "follow_logs",
             Feature::ServeProcess => "serve_process",
             Feature::ServePage => "serve_page",
+            Feature::HostNetwork => "host_network",
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::logs;
 use crate::processes::Process;
 use crate::protocol::{AgentStarted, Door, Publish, Reply, Request, StartAgent};
 use crate::provider::Local;
+use alpine_gateway::Listener;
 use alpine_gateway::client::{AgentClient, ClientError};
 use alpine_provider_api::*;
 use std::collections::BTreeMap;
@@ -25,7 +26,11 @@ pub(crate) async fn start_agent(
 ) -> Result<StartAgentReply, ProviderError> {
     let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
     local.revive(&sandbox).await?;
-    let publish = Publish { page: request.page };
+    let publish = Publish {
+        page: request.page,
+        upstream: None,
+        install_log: None,
+    };
     let url = match request.agent.serve {
         Serve::None => None,
         Serve::Page => {
@@ -45,11 +50,13 @@ pub(crate) async fn start_agent(
     Ok(StartAgentReply { url })
 }
 
-fn url(door: &Door) -> String {
+/// The session's address, without a secret.
+pub(crate) fn url(door: &Door) -> String {
     format!("http://127.0.0.1:{}", door.port)
 }
 
-async fn open_door(sandbox: &Sandbox, publish: Publish) -> Result<Door, ProviderError> {
+/// Opens the session's address, or says where it is.
+pub(crate) async fn open_door(sandbox: &Sandbox, publish: Publish) -> Result<Door, ProviderError> {
     match Dial::prompt(sandbox, &Request::Publish(publish)).await {
         Ok(Reply::Published(door)) => Ok(door),
         Ok(_) => Err(dial::unexpected(sandbox)),
@@ -86,7 +93,7 @@ async fn start_server(
         started.port,
         auth.map(|auth| (auth.username.clone(), started.password.clone())),
     )
-    .only_to_descendants_of(started.supervisor);
+    .only_to(Listener::Family(started.supervisor));
     let ready = async {
         say_line(sandbox, &server.ready, &started, process, deadline).await?;
         client

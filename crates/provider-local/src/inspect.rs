@@ -59,7 +59,8 @@ fn is_writable(sandbox: &Sandbox) -> bool {
     file::create(&path, b"probe\n").is_ok() && std::fs::remove_file(&path).is_ok()
 }
 
-async fn agent_ready(sandbox: &Sandbox) -> Result<Option<bool>, ProviderError> {
+/// Whether what the session serves answers; none where it serves nothing.
+pub(crate) async fn agent_ready(sandbox: &Sandbox) -> Result<Option<bool>, ProviderError> {
     match Dial::prompt(sandbox, &Request::Hello).await {
         Ok(Reply::Hello(hello)) => {
             let Hello { agent, door } = *hello;

@@ -10,6 +10,7 @@ mod config;
 mod dial;
 mod doomed;
 mod exec;
+mod front;
 mod inspect;
 mod install;
 mod intent;
@@ -32,5 +33,6 @@ mod tree;
 
 use alpine_files as file;
 pub use config::LocalConfig;
+pub use front::{Address, Front};
 pub use provider::LocalProvider;
 pub use shim::reexecuted;

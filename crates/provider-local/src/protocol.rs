@@ -3,9 +3,11 @@
 //! Sessions live across upgrades, so each line bears a version, and a reader takes a document of its own version or an
 //! older one. A connection carries one request; its end means that the caller has gone.
 
+use alpine_gateway::Upstream;
 use alpine_provider_api::{ExecReply, PageFacts, ProviderError, Secret, Server, wire};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The version that this program speaks.
 pub(crate) const VERSION: u32 = 1;
@@ -89,6 +91,12 @@ pub(crate) struct StartAgent {
 pub(crate) struct Publish {
     /// What the page tells.
     pub(crate) page: PageFacts,
+    /// The agent's server, where it is not one of the supervisor's own processes; what was told before stays if none is.
+    #[serde(default)]
+    pub(crate) upstream: Option<Upstream>,
+    /// The log of an install step that was run elsewhere.
+    #[serde(default)]
+    pub(crate) install_log: Option<PathBuf>,
 }
 
 /// What a supervisor answers.
@@ -186,9 +194,9 @@ pub(crate) struct Door {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Birth {
     /// The directory of all sandboxes.
-    pub(crate) home: std::path::PathBuf,
+    pub(crate) home: PathBuf,
     /// The directory of sockets.
-    pub(crate) run_dir: std::path::PathBuf,
+    pub(crate) run_dir: PathBuf,
     /// The session.
     pub(crate) session_id: String,
     /// Values that no log may hold.

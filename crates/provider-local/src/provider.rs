@@ -38,6 +38,10 @@ impl LocalProvider {
         let local = Arc::new(Local { config, home, git });
         Self { local }
     }
+
+    pub(crate) fn local(&self) -> &Arc<Local> {
+        &self.local
+    }
 }
 
 impl Local {

@@ -8,6 +8,7 @@ use crate::processes::{self, Process};
 use crate::protocol::{AgentAccess, Reply, Request};
 use crate::provider::{Local, blocking};
 use crate::record::{self, ExitRecord, StateRecord};
+use alpine_gateway::Listener;
 use alpine_gateway::client::AgentClient;
 use alpine_provider_api::{Call, ErrorKind, ProviderError, StopReply, StopRequest};
 use rustix::process::Signal;
@@ -269,7 +270,7 @@ pub(crate) fn client(sandbox: &Sandbox, agent: &AgentAccess) -> AgentClient {
     let auth = auth.map(|auth| (auth.username.clone(), agent.password.clone()));
     let client = AgentClient::new(agent.port, auth);
     match record::supervisor(sandbox) {
-        Some(supervisor) => client.only_to_descendants_of(supervisor.pid),
+        Some(supervisor) => client.only_to(Listener::Family(supervisor.pid)),
         None => client,
     }
 }

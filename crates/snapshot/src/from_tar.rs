@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tar::Header;
 
 const CHUNK: usize = 256 * 1024;
@@ -35,11 +35,12 @@ const LONGEST_NAME: usize = 255;
 pub fn from_tar(
     tar: impl Read,
     root: &str,
+    beside: &[Beside],
     to: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Captured, SnapshotError> {
     let part = part_of(to);
-    let captured = write(tar, root, &part, to, progress);
+    let captured = write(tar, root, beside, &part, to, progress);
     if captured.is_err() {
         // The failure is what matters; the partial file is replaced by the next attempt in any case.
         let _ = std::fs::remove_file(&part);
@@ -50,6 +51,7 @@ pub fn from_tar(
 fn write(
     tar: impl Read,
     root: &str,
+    beside: &[Beside],
     part: &Path,
     to: &Path,
     progress: &mut dyn FnMut(u64),
@@ -80,6 +82,9 @@ fn write(
     }
     from.drain()?;
     taking.open_root()?;
+    for file in beside {
+        taking.file(file)?;
+    }
     // Two empty blocks end a tar archive.
     taking.put(&[0; 1024])?;
     let left_out = taking.all_left_out();
@@ -101,6 +106,15 @@ fn write(
         entries,
         left_out,
     })
+}
+
+/// A file that goes into an archive beside what a stream holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Its name in the archive, outside of the stream's root.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// What a path was taken as.
@@ -250,6 +264,24 @@ impl Taking<'_> {
         }
         self.chunk = chunk;
         self.put(&[0; 512][..padding(size)])
+    }
+
+    fn file(&mut self, beside: &Beside) -> Result<(), SnapshotError> {
+        let path = beside.name.as_bytes();
+        let content = std::fs::read(&beside.path)
+            .map_err(|error| SnapshotError::io("read", &beside.path, error))?;
+        // What the stream may have held can't be above it: the stream is all below the root.
+        let _ = self.open_parents(path)?;
+        self.add(&Entry {
+            path: path.to_vec(),
+            kind: Kind::File(content.len() as u64),
+            mode: 0o600,
+            owner: (0, 0),
+            modified: (0, 0),
+            attributes: Vec::new(),
+        })?;
+        self.put(&content)?;
+        self.put(&[0; 512][..padding(content.len() as u64)])
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {

@@ -24,7 +24,7 @@ mod walk;
 
 pub use capture::capture;
 pub use error::SnapshotError;
-pub use from_tar::from_tar;
+pub use from_tar::{Beside, from_tar};
 pub use restore::restore;
 pub use to_tar::to_tar;
 pub use types::{Captured, LeftOut, Root, Verified};

@@ -1,6 +1,6 @@
 //! The user's table, and what the provider says of itself by it.
 
-use alpine_provider_adapter::{Facts, Storage};
+use alpine_provider_adapter::{Facts, Network, Storage};
 use alpine_provider_api::Isolation;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,6 +26,10 @@ pub struct Config {
     /// The network's name or mode.
     #[serde(default = "no_network")]
     pub network: String,
+    /// Ports of the sandbox that are published on this machine's 127.0.0.1, each by a free one; the agent listens on the
+    /// first.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     /// The user that commands run as; the image's own when it is not given.
     #[serde(default)]
     pub user: Option<String>,
@@ -47,6 +51,11 @@ impl Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             isolation: self.isolation(),
             storage: Storage::WhenStopped,
+            network: match (self.network.as_str(), self.ports.first()) {
+                ("host", _) => Network::Shared,
+                ("none", _) | (_, None) => Network::Closed,
+                (_, Some(port)) => Network::Published(*port),
+            },
             exec_signals: true,
             limits: BTreeMap::new(),
             config_schema: Some(serde_json::json!({
@@ -58,6 +67,7 @@ impl Config {
                     "cpus": {"type": "number", "exclusiveMinimum": 0},
                     "pids": integer,
                     "network": text,
+                    "ports": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}},
                     "user": text,
                     "env": {"type": "object", "additionalProperties": text},
                 },

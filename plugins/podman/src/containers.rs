@@ -5,6 +5,7 @@ use alpine_provider_api::*;
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerSummaryStateEnum, HostConfig,
+    PortBinding,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
@@ -150,6 +151,13 @@ impl Containers {
             .env
             .iter()
             .map(|(key, value)| format!("{key}={value}"));
+        let published = |port: &u16| {
+            let here = PortBinding {
+                host_ip: Some("127.0.0.1".to_owned()),
+                host_port: None,
+            };
+            (format!("{port}/tcp"), Some(vec![here]))
+        };
         ContainerCreateBody {
             image: Some(config.image.clone()),
             entrypoint: Some(["sh", "-c", INIT].map(str::to_owned).to_vec()),
@@ -164,6 +172,7 @@ impl Containers {
             ),
             host_config: Some(HostConfig {
                 network_mode: Some(config.network.clone()),
+                port_bindings: Some(config.ports.iter().map(published).collect()),
                 memory: config.memory,
                 nano_cpus: config.cpus.map(nano),
                 pids_limit: config.pids,
@@ -172,6 +181,22 @@ impl Containers {
             }),
             ..ContainerCreateBody::default()
         }
+    }
+
+    /// The port of this machine that leads to one of the sandbox.
+    pub(crate) async fn published_port(
+        &self,
+        id: &SandboxId,
+        port: u16,
+    ) -> Result<Option<u16>, ProviderError> {
+        let found = self.find(id).await?;
+        let ports = found.and_then(|found| found.network_settings?.ports);
+        let bound = ports.and_then(|mut ports| ports.remove(&format!("{port}/tcp")).flatten());
+        let here = bound
+            .into_iter()
+            .flatten()
+            .find_map(|bound| bound.host_port);
+        Ok(here.and_then(|here| here.parse().ok()))
     }
 
     /// The containers that bear the ledger's id.

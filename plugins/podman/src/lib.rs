@@ -76,6 +76,10 @@ impl Sandboxes for Containers {
         self.remove(id).await
     }
 
+    async fn published(&self, id: &SandboxId, port: u16) -> Result<Option<u16>, ProviderError> {
+        self.published_port(id, port).await
+    }
+
     /// By the engine itself, from a container that is stopped.
     async fn take_out(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError> {
         self.archive(call, id).await

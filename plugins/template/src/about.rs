@@ -1,6 +1,6 @@
 //! What the provider and its sandboxes say of themselves, and small things on the disk.
 
-use alpine_provider_adapter::{Facts, Storage};
+use alpine_provider_adapter::{Facts, Network, Storage};
 use alpine_provider_api::{Isolation, MissingLayer, ProviderError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ impl About {
     /// Makes the directories of a sandbox that runs and belongs to these.
     pub(crate) fn write(&self, directory: &Path) -> Result<(), ProviderError> {
         fs::create_dir_all(directory.join("workspace"))
+            .and_then(|()| fs::create_dir_all(directory.join("tmp")))
             .and_then(|()| fs::write(directory.join("about.json"), serde_json::to_vec(self)?))
             .and_then(|()| fs::write(directory.join("running"), ""))
             .map_err(|error| failed(directory, &error))
@@ -45,6 +46,7 @@ pub(crate) fn facts() -> Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         isolation: isolation(),
         storage: Storage::WhileRunning,
+        network: Network::Shared,
         exec_signals: true,
         limits: BTreeMap::new(),
         config_schema: Some(serde_json::json!({

@@ -58,6 +58,8 @@ pub(crate) fn start(
         .args(arguments)
         .env_clear()
         .envs(env)
+        // What they keep for a while goes with the sandbox.
+        .env("TMPDIR", directory.join("tmp"))
         .envs(more)
         .env(MARKER, directory)
         .current_dir(&workspace)

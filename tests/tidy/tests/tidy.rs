@@ -117,6 +117,8 @@ fn arrows_only_run_down() {
                 "alpine-install-step",
                 "alpine-objects",
                 "alpine-provider-api",
+                // For the supervisor that serves a session's address on this machine.
+                "alpine-provider-local",
                 "alpine-snapshot",
             ],
         ),

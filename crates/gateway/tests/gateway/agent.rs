@@ -1,6 +1,6 @@
 //! A small agent's server, one thread per connection.
 
-use alpine_gateway::Upstream;
+use alpine_gateway::{Listener, Upstream};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -42,7 +42,7 @@ impl Agent {
         Upstream {
             port: self.port,
             auth: Some("opencode".to_owned()),
-            supervisor_pid: std::process::id(),
+            listener: Listener::Family(std::process::id()),
         }
     }
 }

@@ -1,4 +1,5 @@
 use crate::session::SOON;
+use alpine_gateway::Listener;
 use alpine_gateway::client::{AgentClient, ClientError};
 use alpine_provider_api::{Probe, Secret, Shutdown, Transcript};
 use expect_test::expect;
@@ -136,7 +137,7 @@ fn nothing_is_sent_to_a_stranger() {
         .unwrap();
     let refused = wait(
         client(&server)
-            .only_to_descendants_of(other.id())
+            .only_to(Listener::Family(other.id()))
             .get("/", TRY),
     );
     other.kill().unwrap();
@@ -145,7 +146,7 @@ fn nothing_is_sent_to_a_stranger() {
         matches!(refused, Err(ClientError::Connect { .. })),
         "{refused:?}"
     );
-    assert!(wait(client(&server).only_to_descendants_of(me).get("/", TRY)).is_ok());
+    assert!(wait(client(&server).only_to(Listener::Family(me)).get("/", TRY)).is_ok());
     let sent = lines(&server).into_iter().filter(|line| !line.is_empty());
     assert_eq!(sent.count(), 1);
 }

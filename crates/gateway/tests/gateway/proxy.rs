@@ -1,5 +1,6 @@
 use crate::agent::Agent;
 use crate::session::{BASIC, Reply, SOON, Session, read_head};
+use alpine_gateway::Listener;
 use expect_test::expect;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -179,7 +180,7 @@ fn a_stranger_on_the_agents_port_gets_no_credential() {
     let agent = Agent::start();
     let mut other = Command::new("sleep").arg("600").spawn().unwrap();
     let mut upstream = agent.upstream();
-    upstream.supervisor_pid = other.id();
+    upstream.listener = Listener::Family(other.id());
     let session = Session::started(Some(upstream));
     let reply = session.call("GET /plain", BASIC);
     other.kill().unwrap();

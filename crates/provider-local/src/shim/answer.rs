@@ -53,7 +53,7 @@ impl Shim {
             Request::Install(install) => self.unless_ending()?.install(id, install).map(|()| None),
             Request::StartAgent(start) => self.unless_ending()?.start_agent(*start).map(Some),
             Request::Publish(publish) => {
-                let door = self.unless_ending()?.publish(publish.page)?;
+                let door = self.unless_ending()?.publish(publish)?;
                 Ok(Some(Reply::Published(door)))
             }
             Request::Link { link_ms } => self.link(link_ms).map(Some),
@@ -183,9 +183,9 @@ impl Shim {
         if let Some(auth) = &start.server.auth {
             env.insert(auth.password_env.clone(), self.password.clone());
         }
-        let argv = start.server.argv.iter();
+        let filled = |word: &String| word.replace("{port}", &text).replace("{host}", "127.0.0.1");
         Run {
-            argv: argv.map(|word| word.replace("{port}", &text)).collect(),
+            argv: start.server.argv.iter().map(filled).collect(),
             env,
         }
     }

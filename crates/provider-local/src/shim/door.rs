@@ -5,8 +5,9 @@ use super::serve::{Role, Shim, kill_group};
 use super::spawn;
 use crate::clock;
 use crate::launch::sealed_in_memory;
+use crate::protocol::Publish;
 use alpine_gateway::{
-    AgentState, ControlReply, ControlRequest, GatewayConfig, Links, Upstream, host_label,
+    AgentState, ControlReply, ControlRequest, GatewayConfig, Links, Listener, Upstream, host_label,
 };
 use alpine_provider_api::{ExecReply, LogName, PageFacts, ProviderError, Secret};
 use rustix::process::Signal;
@@ -17,6 +18,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 /// The user name that the address takes.
@@ -32,6 +34,10 @@ pub(super) struct OpenDoor {
     listener: TcpListener,
     port: u16,
     page: PageFacts,
+    /// An agent's server that is none of the supervisor's processes.
+    elsewhere: Option<Upstream>,
+    /// The log of an install step that was run elsewhere.
+    install_log: Option<PathBuf>,
     links: Links,
     gateway: Option<Line>,
     last_start_ms: u64,
@@ -55,7 +61,7 @@ pub(super) enum Watched {
 }
 
 impl OpenDoor {
-    fn open(page: PageFacts, wanted: Option<u16>) -> io::Result<Self> {
+    fn open(publish: Publish, wanted: Option<u16>) -> io::Result<Self> {
         let here = Ipv4Addr::LOCALHOST;
         let again = wanted.and_then(|port| TcpListener::bind((here, port)).ok());
         let listener = match again {
@@ -66,7 +72,9 @@ impl OpenDoor {
         Ok(Self {
             listener,
             port,
-            page,
+            page: publish.page,
+            elsewhere: publish.upstream,
+            install_log: publish.install_log,
             links: Links::new(),
             gateway: None,
             last_start_ms: 0,
@@ -110,10 +118,16 @@ impl Shim {
     /// Opens the session's address, or says where it is.
     pub(super) fn publish(
         &mut self,
-        page: PageFacts,
+        publish: Publish,
     ) -> Result<crate::protocol::Door, ProviderError> {
-        if self.door.is_none() {
-            let door = OpenDoor::open(page, self.last_port)
+        if let Some(door) = &mut self.door {
+            let elsewhere = publish.upstream.or_else(|| door.elsewhere.clone());
+            if std::mem::replace(&mut door.elsewhere, elsewhere) != door.elsewhere {
+                // Who knocks next finds the agent.
+                self.end_gateway();
+            }
+        } else {
+            let door = OpenDoor::open(publish, self.last_port)
                 .map_err(|source| ProviderError::io("a socket on 127.0.0.1", &source))?;
             self.last_port = Some(door.port);
             self.door = Some(door);
@@ -170,8 +184,9 @@ impl Shim {
         let upstream = self.agent.as_ref().map(|agent| Upstream {
             port: agent.port,
             auth: agent.server.auth.as_ref().map(|auth| auth.username.clone()),
-            supervisor_pid: std::process::id(),
+            listener: Listener::Family(std::process::id()),
         });
+        let upstream = upstream.or_else(|| door.elsewhere.clone());
         GatewayConfig {
             session_id: self.session_id.clone(),
             port: door.port,
@@ -182,7 +197,10 @@ impl Shim {
             upstream,
             page: Some(door.page.clone()),
             agent_log: self.sandbox.log(LogName::Agent),
-            install_log: self.sandbox.log(LogName::Install),
+            install_log: door
+                .install_log
+                .clone()
+                .unwrap_or_else(|| self.sandbox.log(LogName::Install)),
             idle_ms: IDLE_MS,
         }
     }

@@ -38,7 +38,13 @@ impl Stream {
 }
 
 fn take(stream: &[u8], at: &Path) -> Result<Captured, SnapshotError> {
-    from_tar(stream, "workspace", &at.join("it.tar.zst"), &mut |_| {})
+    from_tar(
+        stream,
+        "workspace",
+        &[],
+        &at.join("it.tar.zst"),
+        &mut |_| {},
+    )
 }
 
 fn brought_back(at: &Path) -> std::path::PathBuf {

@@ -1,0 +1,211 @@
+//! Runs the agent's server in the sandbox, by scripts: it outlives every call, and its files go with the sandbox.
+
+use crate::agent::unserved;
+use crate::provider::Adapted;
+use crate::run::{Sink, script_of};
+use crate::sandboxes::{Network, Sandboxes};
+use alpine_gateway::client::{AgentClient, ClientError};
+use alpine_provider_api::*;
+use alpine_provider_local::Address;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Where the agent's files are, and whether its process lives: the beginning of the scripts, whose first argument is the
+/// sandbox's id. What bears the mark is the agent, and no later process of the same number. The directory for temporary files is the provider's to choose, and goes with the sandbox.
+pub(crate) const HEAD: &str = r#"
+id=$1; shift
+base=${TMPDIR:-/tmp}
+dir=$base/alpine-$id
+lives() {
+    pid=$(cat "$dir/pid" 2>/dev/null) && [ -n "$pid" ] &&
+        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ALPINE_AGENT_OF=$id"
+}
+"#;
+/// Makes its directories, ends a server that is of no use any more, and says where they are.
+const PREPARE: &str = r#"
+umask 077
+mkdir -p "$base"
+[ -d "$dir" ] || mkdir "$dir" || exit 1
+if [ -L "$dir" ] || ! [ -O "$dir" ]; then echo "$dir is somebody else's" >&2; exit 1; fi
+if lives; then kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid"; fi
+rm -f "$dir/pid"
+cd "$dir" && mkdir -p config data state cache run tmp && : >log && pwd
+"#;
+/// Starts the server in a session of its own, and goes when it is there.
+const START: &str = r#"
+export ALPINE_AGENT_OF="$id" TMPDIR="$dir/tmp"
+run='echo "$$" >"$0/pid"; exec "$@"'
+if command -v setsid >/dev/null; then setsid sh -c "$run" "$dir" "$@" </dev/null >>"$dir/log" 2>&1 &
+else sh -c "$run" "$dir" "$@" </dev/null >>"$dir/log" 2>&1 & fi
+while kill -0 "$!" 2>/dev/null && ! [ -s "$dir/pid" ]; do sleep 0.1; done
+"#;
+pub(crate) const LIVES: &str = "lives && echo yes; :";
+/// Waits for a line in its log.
+const SAYS: &str = r#"until grep -qF -e "$1" "$dir/log"; do sleep 0.1; done"#;
+/// Waits for its end.
+const ENDS: &str = "while lives; do sleep 0.2; done";
+const LAST_WORDS: &str = r#"tail -n 20 "$dir/log" | tail -c 16384"#;
+pub(crate) const LOG: &str = r#"[ ! -f "$dir/log" ] || tail -c 100000 "$dir/log""#;
+pub(crate) const FOLLOW: &str = r#"[ ! -f "$dir/log" ] || exec tail -n +1 -f "$dir/log""#;
+
+impl<S: Sandboxes> Adapted<S> {
+    /// The port that the server is to listen on, and the one on this machine that leads to it.
+    pub(crate) async fn ports(&self, id: &SandboxId) -> Result<(u16, u16), ProviderError> {
+        match self.sandboxes.facts().network {
+            Network::Closed => Err(unserved("its sandboxes' network is closed")),
+            Network::Shared => {
+                let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                    .and_then(|listener| listener.local_addr())
+                    .map_err(|source| ProviderError::io("a port", &source))?
+                    .port();
+                Ok((port, port))
+            }
+            Network::Published(port) => match self.sandboxes.published(id, port).await? {
+                Some(here) => Ok((port, here)),
+                None => {
+                    let message = format!("port {port} of sandbox `{id}` is not published");
+                    Err(ProviderError::new(ErrorKind::Io, message))
+                }
+            },
+        }
+    }
+
+    pub(crate) async fn launch(
+        &self,
+        call: &Call,
+        request: &StartAgentRequest,
+        server: &Server,
+        port: u16,
+        address: &Address,
+    ) -> Result<(), ProviderError> {
+        let id = &request.sandbox_id;
+        let home = self.agent(call, id, PREPARE, &[]).await?;
+        let home = String::from_utf8_lossy(&home).trim_end().to_owned();
+        let host = match self.sandboxes.facts().network {
+            Network::Published(_) => "0.0.0.0",
+            Network::Shared | Network::Closed => "127.0.0.1",
+        };
+        let port = port.to_string();
+        let argv = server.argv.iter();
+        let argv = argv.map(|word| word.replace("{port}", &port).replace("{host}", host));
+        let env = environment(server, &request.env, &home, &port, address);
+        let mut request = script_of(id, &format!("{HEAD}{START}"), &[id.as_str()]);
+        request.argv.extend(argv);
+        request.env = env;
+        let (_, no_input) = mpsc::channel(1);
+        let mut sink = Sink::Kept(Vec::new());
+        self.run(call, request, no_input, &mut sink)
+            .await?
+            .success(id)
+            .map(drop)
+    }
+
+    pub(crate) async fn await_ready(
+        &self,
+        call: &Call,
+        id: &SandboxId,
+        server: &Server,
+        client: &AgentClient,
+        deadline: Instant,
+    ) -> Result<(), ProviderError> {
+        let ready = async {
+            if let Some(line) = server
+                .ready
+                .log_line
+                .as_deref()
+                .filter(|line| !line.is_empty())
+            {
+                self.agent(call, id, SAYS, &[line]).await?;
+            }
+            Ok(client.ready(&server.ready, deadline, || true).await)
+        };
+        let ended = self.agent(call, id, ENDS, &[]);
+        let outcome = tokio::select! {
+            ready = tokio::time::timeout_at(deadline.into(), ready) => match ready {
+                Ok(ready) => ready?,
+                Err(_) => Err(ClientError::NotReady { path: server.ready.path.clone(), source: None }),
+            },
+            ended = ended => ended.and(Ok(Err(ClientError::Exited)))?,
+        };
+        let Err(source) = outcome else { return Ok(()) };
+        let tail = self
+            .agent(call, id, LAST_WORDS, &[])
+            .await
+            .unwrap_or_default();
+        let tail = String::from_utf8_lossy(&tail).into_owned();
+        let program = server.argv.first().map_or("", String::as_str);
+        let mut message = format!("the agent `{program}` did not become ready: {source}");
+        let mut cause = source.source();
+        while let Some(next) = cause {
+            message.push_str(&format!(": {next}"));
+            cause = next.source();
+        }
+        Err(ProviderError::new(ErrorKind::AgentNotReady, message)
+            .log_tail(tail.lines().map(str::to_owned).collect()))
+    }
+
+    /// Runs a script that begins with [`HEAD`].
+    pub(crate) async fn agent(
+        &self,
+        call: &Call,
+        id: &SandboxId,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<Vec<u8>, ProviderError> {
+        let arguments: Vec<_> = [id.as_str()].iter().chain(arguments).copied().collect();
+        self.ask(call, id, &format!("{HEAD}{script}"), &arguments)
+            .await
+    }
+}
+
+/// All variables of the server: its own directories, its own, the user's, and what only the session knows.
+fn environment(
+    server: &Server,
+    more: &BTreeMap<String, Secret<String>>,
+    home: &str,
+    port: &str,
+    address: &Address,
+) -> BTreeMap<String, Secret<String>> {
+    let directories = [
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_DATA_HOME", "data"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_RUNTIME_DIR", "run"),
+    ];
+    let own = directories.map(|(name, path)| (name.to_owned(), format!("{home}/{path}")));
+    let fixed = server
+        .env
+        .clone()
+        .into_iter()
+        .chain(server.port_env.clone().map(|name| (name, port.to_owned())));
+    let mut env: BTreeMap<_, _> = own
+        .into_iter()
+        .chain(fixed)
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
+    env.extend(more.clone());
+    // The scripts find the agent's files by it, and set another one for the agent.
+    env.remove("TMPDIR");
+    if let Some(auth) = &server.auth {
+        env.insert(auth.password_env.clone(), address.password.clone());
+    }
+    env
+}
+
+/// The error without what its log's last lines may tell.
+pub(crate) fn without_secrets(
+    mut error: ProviderError,
+    request: &StartAgentRequest,
+    address: &Address,
+) -> ProviderError {
+    let redactor = Redactor::new(request.env.values().chain([&address.password]));
+    error.message = redactor.redact(&error.message);
+    for line in &mut error.log_tail {
+        *line = redactor.redact(line);
+    }
+    error
+}
