@@ -4,6 +4,7 @@ use crate::local::http::{Caller, get};
 use crate::local::object::restore;
 use crate::local::program::{Program, files, holds};
 use crate::local::whole::repository;
+use crate::providers::{protect, shown};
 use crate::support::text;
 use alpine_testkit::{ModelServer, opencode};
 use std::fs;
@@ -39,17 +40,46 @@ fn assert_nowhere(secret: &str, below: &Path) {
 
 #[test]
 fn what_the_agent_did_and_said_is_kept() {
+    let program = with_opencode();
+    let workspace = does_and_says(&program);
+    assert!(workspace.starts_with(program.sandboxes()));
+    program.assert_nothing_left();
+}
+
+/// The same in a sandbox that is another provider's, made whole by the adapter.
+#[test]
+fn what_the_agent_did_and_said_in_a_foreign_sandbox_is_kept() {
+    let program = with_opencode();
+    let file = program.env.root().join("template");
+    fs::copy(
+        alpine_plugin_tests::library("alpine-plugin-template"),
+        &file,
+    )
+    .unwrap();
+    protect(&file, 0o755);
+    program.json(&["provider", "add", shown(&file), "--name", "acme"]);
+    program.configure("[provider]\ndefault = 'acme'\n");
+    let workspace = does_and_says(&program);
+    assert!(workspace.starts_with(program.env.alpine_home().join("providers/acme")));
+    program.assert_nothing_left();
+}
+
+fn with_opencode() -> Program {
+    Program::new().with("ALPINE_OPENCODE", opencode().to_str().unwrap())
+}
+
+/// A session in which the agent writes a file and is brought down; gives the workspace.
+fn does_and_says(program: &Program) -> PathBuf {
     let model = ModelServer::writing("made/by-the-agent.txt", "written by the agent\n");
-    let program = Program::new().with("ALPINE_OPENCODE", opencode().to_str().unwrap());
     let config = format!("OPENCODE_CONFIG_CONTENT={}", model.opencode_config());
-    let up = program.up(&repository(&program), &["--env", &config, "--name", "it"]);
+    let up = program.up(&repository(program), &["--env", &config, "--name", "it"]);
     assert_eq!(
         up["agent"], "opencode",
         "the agent that is there is taken: {up:#}"
     );
     let url = text(&up, "opencode_url");
     assert_eq!(get(&format!("{url}/global/health"), &[]).status, 401);
-    let password = password(&program);
+    let password = password(program);
     for process in program.env.processes() {
         assert!(!process.command.contains(&password), "{process:?}");
     }
@@ -75,7 +105,7 @@ fn what_the_agent_did_and_said_is_kept() {
     let log = program.run(&["logs", "it"]).success().stdout;
     assert!(log.contains("opencode server listening on"), "{log}");
     assert_nowhere(&password, program.env.root());
-    let object = restore(&program, &program.down("it"));
+    let object = restore(program, &program.down("it"));
     let file = |name: String| fs::read_to_string(object.restored.join(name)).unwrap();
     assert_eq!(
         file("workspace/made/by-the-agent.txt".to_owned()),
@@ -93,7 +123,6 @@ fn what_the_agent_did_and_said_is_kept() {
     for said in program.said() {
         assert!(!said.contains(&password), "{said}");
     }
-    program.assert_nothing_left();
     let object = program.env.alpine_home().join("objects");
     assert!(
         !files(&object)
@@ -101,4 +130,5 @@ fn what_the_agent_did_and_said_is_kept() {
             .any(|(_, bytes)| holds(bytes, "fake-key")),
         "what `--env` gave is not recorded"
     );
+    workspace
 }

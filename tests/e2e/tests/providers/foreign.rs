@@ -1,6 +1,7 @@
 //! Sessions with the providers of `plugins/`: those that work, made whole by the adapter, and the one that does not.
 
 use super::*;
+use crate::local::http::{Caller, get};
 use crate::support::{World, text, with_json};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ fn world(make: impl FnOnce(&Path) -> PathBuf, config: &str) -> World {
     protect(&file, 0o755);
     world.done(&["provider", "add", shown(&file), "--name", "acme"]);
     world.configure(&format!(
-        "[provider]\ndefault = 'acme'\n[agent]\ndefault = 'none'\n[ledger]\nlock_timeout = '60s'\n\
+        "[provider]\ndefault = 'acme'\n[agent]\ndefault = 'page'\n[ledger]\nlock_timeout = '60s'\n\
          [limits]\nbackoff = '5ms'\n[providers.acme.config]\n{config}\n"
     ));
     world
@@ -30,6 +31,14 @@ fn a_session(world: &World) {
     );
     assert_eq!(up["target_commit_sha"], world.repo.head.as_str());
     let id = text(&up, "session_id");
+    let url = text(&up, "opencode_url");
+    assert_eq!(get(&url, &[]).status, 401);
+    let opened = world.done(&["open", &id, "--credentials"]);
+    let page = Caller::of(&opened).get(&url);
+    assert!(
+        page.status == 200 && page.body.contains(&id),
+        "the page tells of its session: {page:?}"
+    );
     let said = world.run(&[
         "exec",
         &id,
