@@ -2,7 +2,9 @@
 
 use crate::engine::IMAGE;
 use crate::world::{SESSION, World, call, id, world};
+use alpine_gateway::client::AgentClient;
 use alpine_provider_api::*;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 #[tokio::test]
@@ -230,5 +232,77 @@ async fn limits_and_the_network_are_as_configured_and_a_missing_engine_or_image_
         .await
         .unwrap_err();
     assert!(error.message.contains("/no/such/socket"), "{error}");
+    world.destroy("sbx_a").await;
+}
+
+/// A server of BusyBox, in a network of the sandbox's own, whose port is published.
+fn server() -> AgentSpec {
+    let argv = ["httpd", "-f", "-p", "{host}:{port}", "-h", "."];
+    AgentSpec {
+        name: "httpd".to_owned(),
+        serve: Serve::Process(Box::new(Server {
+            argv: argv.map(str::to_owned).to_vec(),
+            port_env: None,
+            env: Default::default(),
+            auth: None,
+            ready: Probe {
+                path: "/README.md".to_owned(),
+                ..Probe::default()
+            },
+            shutdown: Shutdown::default(),
+            transcript: None,
+        })),
+    }
+}
+
+#[tokio::test]
+async fn an_agent_behind_a_published_port_is_reached_by_its_address_alone() {
+    let world = world(&[("README.md", "hello from inside\n")]);
+    let mut table = world.table();
+    table["network"] = "slirp4netns".into();
+    table["ports"] = [8000].as_slice().into();
+    let provider =
+        || alpine_plugin_podman::open(serde_json::from_value(table.clone()).unwrap(), &world.place);
+    let described = provider().describe().await.unwrap();
+    assert!(described.announces(Feature::ServeProcess));
+    let made = provider().provision(&call(1), world.request("sbx_a")).await;
+    made.unwrap();
+    world.sync("sbx_a").await;
+    let start = || StartAgentRequest {
+        sandbox_id: id("sbx_a"),
+        agent: server(),
+        env: Default::default(),
+        ready_ms: 20_000,
+        page: PageFacts::default(),
+    };
+    let started = provider().start_agent(&call(1), start()).await.unwrap();
+    let again = provider().start_agent(&call(1), start()).await.unwrap();
+    assert_eq!(started, again);
+    let request = OpenAgentRequest {
+        sandbox_id: id("sbx_a"),
+        link_ms: 60_000,
+    };
+    let way = provider().open_agent(&call(1), request).await.unwrap();
+    assert_eq!(Some(&way.url), started.url.as_ref());
+    let (_, port) = way.url.rsplit_once(':').unwrap();
+    let ask = |auth| AgentClient::new(port.parse().unwrap(), auth);
+    let patience = Duration::from_secs(10);
+    let stranger = ask(None).get("/README.md", patience).await.unwrap();
+    assert_eq!(stranger.status, 401);
+    let caller = ask(Some((way.username, way.password)));
+    let answer = caller.get("/README.md", patience).await.unwrap();
+    assert_eq!(
+        (answer.status, &*answer.body),
+        (200, &b"hello from inside\n"[..])
+    );
+    let stop = StopRequest {
+        sandbox_id: id("sbx_a"),
+        grace_ms: 2000,
+    };
+    provider().stop(&call(1), stop).await.unwrap();
+    assert!(
+        caller.get("/README.md", patience).await.is_err(),
+        "the address is closed"
+    );
     world.destroy("sbx_a").await;
 }

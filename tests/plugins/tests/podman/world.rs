@@ -7,7 +7,7 @@ use alpine_provider_api::*;
 use alpine_testkit::{TestEnv, TestRepo};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokio::sync::mpsc;
 
 pub(crate) const SESSION: &str = "ses_0123456789abcdef0123456789abcdef";
@@ -46,7 +46,7 @@ pub(crate) fn world(files: &[(&str, &str)]) -> World {
         objects: home.join("objects"),
         cache: home.join("cache"),
         run: home.join("run"),
-        executable: PathBuf::new(),
+        executable: env!("CARGO_BIN_EXE_plugin-host").into(),
         env: variables
             .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
             .collect(),
