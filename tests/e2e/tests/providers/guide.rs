@@ -6,6 +6,19 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 const GUIDE: &str = include_str!("../../../../docs/providers.md");
+/// How cargo finds its toolchain and its crates in another home.
+fn toolchain() -> Vec<(&'static str, PathBuf)> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let of = |name: &str, usual: &str| {
+        let given = std::env::var_os(name).map(PathBuf::from);
+        given.unwrap_or_else(|| home.join(usual))
+    };
+    vec![
+        ("CARGO_HOME", of("CARGO_HOME", ".cargo")),
+        ("RUSTUP_HOME", of("RUSTUP_HOME", ".rustup")),
+    ]
+}
+
 const MARK: &str = "<!-- run -->\n```sh\n";
 
 /// The blocks that are marked to be run.
@@ -14,6 +27,30 @@ fn blocks() -> Vec<&'static str> {
     blocks
         .map(|rest| rest.split_once("```").expect("a block's end").0)
         .collect()
+}
+
+/// A copy of this checkout's sources, with the program in its `PATH`.
+fn copied(world: &World) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let at = world.env.root().join("checkout");
+    fs::create_dir(&at).expect("a directory");
+    let sources = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "benches",
+        "crates",
+        "plugins",
+        "tests",
+    ];
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args(sources.map(|name| root.join(name)))
+        .arg(&at)
+        .status();
+    assert!(copied.expect("cp").success());
+    fs::create_dir(at.join(".bin")).expect("a directory");
+    symlink(program(), at.join(".bin/alpine")).expect("a link");
+    at
 }
 
 /// A directory that looks like a checkout, with the program in its `PATH`.
@@ -33,15 +70,21 @@ fn checkout(world: &World) -> PathBuf {
 #[test]
 fn the_commands_of_the_guide_work_as_they_stand_there() {
     let blocks = blocks();
-    assert_eq!(blocks.len(), 3, "C, Python, and a session");
-    for language in &blocks[..2] {
+    let [c, python, rust, session] = blocks[..] else {
+        panic!("C, Python, Rust, and a session");
+    };
+    for language in [c, python, rust] {
         let world = World::new();
-        let at = checkout(&world);
-        for block in [language, blocks[2]] {
+        let at = match language == rust {
+            true => copied(&world),
+            false => checkout(&world),
+        };
+        for block in [language, session] {
             let mut shell = world.env.command(Path::new("/bin/bash"));
             let script = format!("umask 022\nPATH=$PWD/.bin:$PATH\nset -eu\n{block}");
             shell.args(["-c", &script]).current_dir(&at);
             shell.env("REPOSITORY", world.repo_path());
+            shell.envs(toolchain());
             let output = world.env.run_for(&mut shell, Duration::from_secs(180));
             assert_eq!(output.code(), Some(0), "{block}{output:#?}");
         }
