@@ -210,9 +210,10 @@ impl Record {
     pub(crate) fn raise_fence(&self, fence: u64) -> Result<(), ProviderError> {
         let path = self.dir.join("fence");
         let text = file::read_small(&path, 64).map_err(|source| io_error(&path, &source))?;
-        let seen = match &text {
+        // Whoever made it empty was killed, or had no space, before anything was done under its fence.
+        let seen = match text.filter(|text| !text.is_empty()) {
             None => 0,
-            Some(text) => std::str::from_utf8(text)
+            Some(text) => std::str::from_utf8(&text)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
                 .ok_or_else(|| io_error(&path, &std::io::ErrorKind::InvalidData.into()))?,

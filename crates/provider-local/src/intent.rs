@@ -165,7 +165,10 @@ pub(crate) fn raise_fence(
 fn read_fence(sandbox: &Sandbox) -> Result<u64, ProviderError> {
     let path = sandbox.fence();
     let text = file::read_small(&path, 64).map_err(|source| io_error(&path, &source))?;
-    let Some(text) = text else { return Ok(0) };
+    // Whoever made it empty was killed, or had no space, before anything was done under its fence.
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(0);
+    };
     std::str::from_utf8(&text)
         .ok()
         .and_then(|text| text.trim().parse().ok())

@@ -1,7 +1,7 @@
 //! Makes a sandbox.
 
 use crate::file::{self, Flush, io_error};
-use crate::intent::{self, Intent};
+use crate::intent::{self, Guard, Intent};
 use crate::isolation::isolation;
 use crate::layout::{Home, Sandbox};
 use crate::provider::Local;
@@ -35,8 +35,7 @@ pub(crate) fn provision(
             return Err(ProviderError::new(ErrorKind::Conflict, message));
         }
     } else {
-        make(&local.home, &sandbox, &intent)?;
-        intent::raise_fence(&held, &sandbox, fence)?;
+        make(&held, &local.home, &sandbox, &intent, fence)?;
     }
     launch::ensure_running(&local.config, &sandbox, &intent.session_id)?;
     Ok(ProvisionReply {
@@ -45,8 +44,14 @@ pub(crate) fn provision(
     })
 }
 
-/// Makes the directory with all that is in it under another name first, so that there is none without its intent.
-fn make(home: &Home, sandbox: &Sandbox, intent: &Intent) -> Result<(), ProviderError> {
+/// Makes the directory with all that is in it under another name first, so that there is none without its intent and fence.
+fn make(
+    held: &Guard,
+    home: &Home,
+    sandbox: &Sandbox,
+    intent: &Intent,
+    fence: u64,
+) -> Result<(), ProviderError> {
     let new = home.unborn(&sandbox.id);
     let unborn = Sandbox {
         dir: new.clone(),
@@ -56,6 +61,7 @@ fn make(home: &Home, sandbox: &Sandbox, intent: &Intent) -> Result<(), ProviderE
     for directory in unborn.directories() {
         file::private_dir(&directory)?;
     }
+    intent::raise_fence(held, &unborn, fence)?;
     file::write_json(&unborn.intent(), intent, Flush::Yes)?;
     std::fs::rename(&new, &sandbox.dir)
         .and_then(|()| File::open(home.root())?.sync_all())

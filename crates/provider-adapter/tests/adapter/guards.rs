@@ -91,6 +91,25 @@ async fn an_older_fence_and_a_destroyed_id_change_nothing() {
 }
 
 #[tokio::test]
+async fn an_empty_fence_that_a_killed_call_left_is_no_obstacle() {
+    let world = world(&[]);
+    let provider = world.provider();
+    let request = world.provision_request("sbx_a");
+    provider.provision(&call(3), request.clone()).await.unwrap();
+    let fence = world.place.state.join("records/sbx_a/fence");
+    std::fs::write(&fence, "").unwrap();
+    provider.provision(&call(3), request).await.unwrap();
+    let error = world.stop("sbx_a", 2).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Fenced);
+    std::fs::write(&fence, "").unwrap();
+    world.stop("sbx_a", 3).await.unwrap();
+    let sandbox_id = id("sbx_a");
+    let destroy = DestroyRequest { sandbox_id };
+    provider.destroy(&call(3), destroy).await.unwrap();
+    assert!(!fence.exists());
+}
+
+#[tokio::test]
 async fn a_sandbox_is_made_once_and_other_arguments_conflict() {
     let world = world(&[]);
     let (one, other) = (world.provider(), world.provider());

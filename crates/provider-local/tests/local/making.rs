@@ -40,6 +40,31 @@ async fn making_is_repeatable_and_other_arguments_are_a_conflict() {
     assert_eq!(world.state().await, SandboxState::Running);
 }
 
+#[tokio::test]
+async fn an_empty_fence_that_a_killed_call_left_is_no_obstacle() {
+    let world = world();
+    provision(&world, 3).await.unwrap();
+    fs::write(world.dir().join("fence"), "").unwrap();
+    provision(&world, 3).await.unwrap();
+    assert_eq!(world.destroy(2).await.unwrap_err().kind, ErrorKind::Fenced);
+    fs::write(world.dir().join("fence"), "").unwrap();
+    world.stop(0).await.unwrap();
+    world.destroy(3).await.unwrap();
+    assert!(!world.dir().exists());
+}
+
+/// What is not a fence is not one that was seen, and not nothing either.
+#[tokio::test]
+async fn a_damaged_fence_lets_nobody_pass() {
+    let world = world();
+    provision(&world, 3).await.unwrap();
+    let fence = world.dir().join("fence");
+    fs::write(&fence, "three").unwrap();
+    let error = provision(&world, 3).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Io);
+    fs::write(&fence, "3").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_at_once_make_one_sandbox_with_one_supervisor() {
     let world = world();
