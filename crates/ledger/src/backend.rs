@@ -55,6 +55,11 @@ impl PatientFile {
         })
     }
 
+    /// The same, with another patience.
+    pub(crate) fn waiting(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// The same, for a handle that only reads.
     pub(crate) fn reads_only(self) -> Self {
         Self {

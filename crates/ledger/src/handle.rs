@@ -2,8 +2,9 @@
 
 use crate::LedgerError;
 use crate::backend::PatientFile;
-use crate::error::from_io;
+use crate::error::{Hindrance, from_io};
 use crate::file::{self, Access};
+use crate::private;
 use crate::site::Site;
 use crate::store::{self, guard};
 use redb::{Database, ReadOnlyDatabase};
@@ -11,16 +12,21 @@ use std::fmt;
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often a file is repaired that another writer, killed meanwhile, left unclean again.
 const REPAIRS: usize = 3;
+
+/// How long a reader waits for the right to repair the file: who has it may be stopped.
+const REPAIR_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The handle that all reads of this process share.
 #[derive(Clone)]
 pub(crate) struct Reader {
     pub(crate) database: Arc<ReadOnlyDatabase>,
-    pub(crate) file: (u64, u64),
+    file: (u64, u64),
+    /// Whether it reads a copy, which does not see what is written later.
+    is_copy: bool,
 }
 
 /// What became of the handle that writes.
@@ -63,6 +69,13 @@ impl fmt::Debug for Reader {
         f.debug_struct("Reader")
             .field("file", &self.file)
             .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Whether it sees what is in the ledger now.
+    pub(crate) fn is_current(&self, site: &Site) -> bool {
+        !self.is_copy && file::is_current(site, self.file)
     }
 }
 
@@ -189,21 +202,33 @@ fn backend(site: &Site, file: File) -> Result<(PatientFile, (u64, u64)), LedgerE
 }
 
 pub(crate) fn open_writer(site: &Site) -> Result<Open, LedgerError> {
+    open_writer_within(site, site.options.lock_timeout)
+}
+
+fn open_writer_within(site: &Site, patience: Duration) -> Result<Open, LedgerError> {
     let file = file::open(site, Access::Write)?
         .ok_or_else(|| site.unavailable("it was removed since it was opened", None))?;
     let (backend, file) = backend(site, file)?;
+    let backend = backend.waiting(patience);
     let database = guard(site, || Ok(store::builder().create_with_backend(backend)?))?;
     Ok(Open { database, file })
 }
 
 /// Opens the file to read it. After its last writer was killed it has to be repaired first, which takes a
-/// writer: once, unless another one is killed meanwhile.
+/// writer: once, unless another one is killed meanwhile. Where nobody can write, a copy is repaired.
 pub(crate) fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
     for _ in 0..REPAIRS {
         let Some(file) = file::open(site, Access::Read)? else {
             return Ok(None);
         };
         let (backend, file) = backend(site, file)?;
+        let reader = |database, is_copy| {
+            Some(Reader {
+                database: Arc::new(database),
+                file,
+                is_copy,
+            })
+        };
         let opened = guard(site, || {
             match store::builder().open_read_only_with_backend(backend.reads_only()) {
                 Ok(database) => Ok(Some(database)),
@@ -212,16 +237,40 @@ pub(crate) fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
             }
         })?;
         if let Some(database) = opened {
-            return Ok(Some(Reader {
-                database: Arc::new(database),
-                file,
-            }));
+            return Ok(reader(database, false));
         }
-        let repaired = open_writer(site)?;
-        guard(site, || Ok(repaired.database.close()?))?;
+        match repair(site) {
+            Err(error) if bars_writers(&error) => {
+                if let Some(copy) = private::repaired(site)? {
+                    return Ok(reader(copy, true));
+                }
+            }
+            repaired => repaired?,
+        }
     }
     Err(site.unavailable(
         "its writers are killed faster than it can be repaired",
         None,
     ))
+}
+
+/// Repairs the file as any writer does that opens it.
+fn repair(site: &Site) -> Result<(), LedgerError> {
+    let repaired = open_writer_within(site, REPAIR_PATIENCE.min(site.options.lock_timeout))?;
+    guard(site, || Ok(repaired.database.close()?))
+}
+
+/// Whether an error only keeps writers out: their lock is held, or the file may not be written.
+fn bars_writers(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Busy { .. }
+            | LedgerError::Unavailable {
+                hindrance: Hindrance::ReadOnly
+                    | Hindrance::ReadOnlyFileSystem
+                    | Hindrance::Permissions
+                    | Hindrance::NoSpace,
+                ..
+            }
+    )
 }

@@ -197,10 +197,7 @@ impl Shared {
     /// The reader's handle, opened if need be; none while there is no file.
     fn reader(&self) -> Result<Option<Reader>, LedgerError> {
         let mut held = lock(&self.reader);
-        if let Some(reader) = held
-            .as_ref()
-            .filter(|reader| file::is_current(&self.site, reader.file))
-        {
+        if let Some(reader) = held.as_ref().filter(|reader| reader.is_current(&self.site)) {
             return Ok(Some(reader.clone()));
         }
         *held = None;

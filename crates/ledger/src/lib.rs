@@ -27,6 +27,7 @@ mod list;
 mod migrate;
 mod options;
 mod predecessor;
+mod private;
 mod queue;
 mod raw;
 mod repair;

@@ -1,12 +1,16 @@
 //! Several real processes on one ledger: this test binary runs itself again.
 
+use crate::disk::{Disk, on};
 use crate::world::{kind, request};
-use alpine_ledger::{Admission, Ledger, LedgerError, Liveness, Options, SessionId};
+use alpine_ledger::{Admission, Ledger, LedgerError, Liveness, Options, SessionId, StorageBackend};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{self, Permissions};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -112,6 +116,7 @@ fn what_another_process_does() {
         "append" => append(&Ledger::open(path, Options::new()).unwrap()),
         "fill" => fill(&Ledger::open(path, Options::new()).unwrap()),
         "hold" => hold(&Ledger::open(path, Options::new()).unwrap()),
+        "repair" => repair(path),
         "work" => work(&Ledger::open(path, Options::new()).unwrap()),
         role => panic!("{role}"),
     }
@@ -227,6 +232,23 @@ fn hold(ledger: &Ledger) {
             Ok(())
         })
         .unwrap();
+}
+
+/// A disk whose first write takes until the input ends.
+#[derive(Debug)]
+struct Slow;
+
+impl Disk for Slow {
+    fn write(&self, file: &dyn StorageBackend, offset: u64, data: &[u8]) -> io::Result<()> {
+        println!("@writing");
+        wait_for_the_end_of_stdin();
+        file.write(offset, data)
+    }
+}
+
+/// Repairs what a killed writer left, and stays in the first write of that until its input ends.
+fn repair(path: &Path) {
+    Ledger::open(path, on(&Arc::new(Slow))).unwrap();
 }
 
 /// Holds the lease of a session until its input ends.
@@ -469,6 +491,57 @@ fn a_writer_stopped_in_its_commit_keeps_no_reader_waiting() {
     }
     assert!(seen > 0);
     other.signal(Signal::KILL);
+}
+
+/// A ledger that a writer left unclean when it was killed, and how many events it told of at least.
+fn unclean() -> (TempDir, std::path::PathBuf, usize) {
+    let (dir, path) = home();
+    let mut other = Other::start("append", &path);
+    while other.says().unwrap() != "3" {}
+    other.signal(Signal::KILL);
+    let more = std::iter::from_fn(|| other.says()).count();
+    (dir, path, 3 + more)
+}
+
+fn events(ledger: &Ledger) -> usize {
+    ledger
+        .read(|snapshot| snapshot.events_after(0, usize::MAX))
+        .unwrap()
+        .len()
+}
+
+#[test]
+fn a_stopped_repair_keeps_no_reader_waiting() {
+    let (_dir, path, told) = unclean();
+    let mut other = Other::start("repair", &path);
+    assert_eq!(other.says().as_deref(), Some("writing"));
+    other.signal(Signal::STOP);
+
+    let start = Instant::now();
+    let reader = Ledger::open_read(&path, Options::new()).unwrap();
+    let seen = events(&reader);
+    assert!(seen >= told, "{seen} of {told}");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "a read took {took:?}");
+
+    // Once there is a writer again, the same handle sees what it writes.
+    other.signal(Signal::CONT);
+    other.ends_well();
+    let writer = Ledger::open(&path, Options::new()).unwrap();
+    writer
+        .write(|tx| tx.append_event(None, None, "note", None))
+        .unwrap();
+    assert_eq!(events(&reader), seen + 1);
+}
+
+#[test]
+fn what_a_killed_writer_left_is_read_where_nobody_may_write() {
+    let (_dir, path, told) = unclean();
+    fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    let before = fs::read(&path).unwrap();
+    let reader = Ledger::open_read(&path, Options::new()).unwrap();
+    assert!(events(&reader) >= told);
+    assert!(fs::read(&path).unwrap() == before, "the file was changed");
 }
 
 #[test]

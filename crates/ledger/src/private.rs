@@ -1,0 +1,55 @@
+//! A copy of the file in memory, for readers that can't have the file itself made whole.
+
+use crate::LedgerError;
+use crate::error::from_io;
+use crate::file::{self, Access};
+use crate::site::Site;
+use crate::store::{self, guard};
+use redb::ReadOnlyDatabase;
+use redb::backends::FileBackend;
+use rustix::fs::MemfdFlags;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+/// Where redb's header ends, at the latest.
+const HEADER: usize = 4096;
+
+/// A copy of the file that was repaired; none when the file was changed while it was copied.
+pub(crate) fn repaired(site: &Site) -> Result<Option<ReadOnlyDatabase>, LedgerError> {
+    let Some(copy) = copy(site)? else {
+        return Ok(None);
+    };
+    let again = copy.try_clone().map_err(|error| from_io(site, error))?;
+    guard(site, || {
+        let builder = store::builder();
+        let whole = builder.create_with_backend(FileBackend::new(copy)?)?;
+        whole.close()?;
+        Ok(Some(
+            builder.open_read_only_with_backend(FileBackend::new(again)?)?,
+        ))
+    })
+}
+
+/// The bytes of the file as of one commit; none when there was another one meanwhile: what the header names may
+/// have been written over then.
+fn copy(site: &Site) -> Result<Option<File>, LedgerError> {
+    let failed = |error| from_io(site, error);
+    let mut from =
+        file::open(site, Access::Read)?.ok_or_else(|| site.unavailable("it was removed", None))?;
+    let mut to = rustix::fs::memfd_create("ledger", MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|error| failed(error.into()))?;
+    let before = header(&from).map_err(failed)?;
+    from.seek(SeekFrom::Start(0))
+        .and_then(|_| io::copy(&mut from, &mut to))
+        .map_err(failed)?;
+    let is_still = header(&from).map_err(failed)? == before;
+    Ok(is_still.then_some(to))
+}
+
+fn header(file: &File) -> io::Result<[u8; HEADER]> {
+    let mut header = [0; HEADER];
+    file.read_at(&mut header, 0)?;
+    Ok(header)
+}
