@@ -25,6 +25,9 @@ const HEADER_PATIENCE: Duration = Duration::from_millis(50);
 /// Where redb's header ends, at the latest.
 const HEADER_END: u64 = 4096;
 
+/// The byte that a writer of redb 4 keeps locked in each transaction.
+const WRITER: u64 = 1 << 62;
+
 /// A file whose locks are waited for until a deadline.
 ///
 /// A reader does without the header's lock when its holder keeps it for longer than any write of the header takes: that
@@ -66,6 +69,11 @@ impl PatientFile {
             reads_only: true,
             ..self
         }
+    }
+
+    /// Takes the lock of who writes, without opening the file as redb does.
+    pub(crate) fn lock_as_writer(&self) -> Result<(), BackendError> {
+        self.lock_range(Bound::Included(WRITER), Bound::Included(WRITER))
     }
 
     fn timed_out(&self) -> BackendError {

@@ -1,12 +1,14 @@
 //! Copies of the file: as a backup that is whole by itself, and byte for byte.
 
-use crate::error::from_io;
+use crate::backend::PatientFile;
+use crate::error::{from_io, from_redb};
 use crate::file::{self, Access};
 use crate::fresh::Fresh;
 use crate::handle::open_writer;
 use crate::site::Site;
 use crate::store::{Store, guard};
 use crate::{Ledger, LedgerError, migrate};
+use redb::StorageBackend as _;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::panic::{self, AssertUnwindSafe};
@@ -76,8 +78,7 @@ pub(crate) fn free_name(site: &Site, word: &str) -> Result<Site, LedgerError> {
     }
 }
 
-/// Copies the file of a ledger, damaged or not, to a new file in its directory. No other process writes
-/// meanwhile: where the file can't be opened to take the writer's lock, nobody else can open it either.
+/// Copies the file of a ledger, damaged or not, to a new file in its directory. No other process writes meanwhile.
 pub(crate) fn byte_copy(site: &Site, to: &Site) -> Result<(), LedgerError> {
     locked(site, || byte_copy_locked(site, to))
 }
@@ -102,19 +103,20 @@ pub(crate) fn scratch_copy(site: &Site) -> Result<File, LedgerError> {
     Ok(copy)
 }
 
-/// Does something under the writer's lock, if the file is sound enough to have one.
-fn locked<T>(site: &Site, f: impl FnOnce() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-    let lock = open_writer(site)
-        .and_then(|open| guard(site, || Ok((open.database.begin_write()?, open.database))));
-    if let Err(error @ (LedgerError::Busy { .. } | LedgerError::Unavailable { .. })) = lock {
-        return Err(error);
-    }
+/// Does something under the writer's lock. The file is not opened for that, only locked: damaged or not, it stays as
+/// it is.
+pub(crate) fn locked<T>(
+    site: &Site,
+    f: impl FnOnce() -> Result<T, LedgerError>,
+) -> Result<T, LedgerError> {
+    let file =
+        file::open(site, Access::Write)?.ok_or_else(|| site.unavailable("it was removed", None))?;
+    let file = PatientFile::new(site, file)?;
+    file.lock_as_writer()
+        .map_err(|error| from_redb(site, error))?;
     let done = f();
-    // Ending the lock can write; over a damaged file redb may panic.
-    drop(guard(site, || {
-        drop(lock);
-        Ok(())
-    }));
+    // What can't be given back goes with the file.
+    drop(file.close());
     done
 }
 

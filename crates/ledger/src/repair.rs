@@ -1,13 +1,16 @@
 //! What is sound in a damaged ledger, in a new file. The damaged file is kept as it was, byte for byte.
 
+mod damaged;
 mod mend;
 
 use crate::check::check_site;
 use crate::file::{self, Access};
+use crate::fresh::Fresh;
 use crate::rows::{self, KEPT};
 use crate::site::Site;
-use crate::store::{Order, Store};
-use crate::{Checked, Depth, LedgerError, Options, backup, codec, index};
+use crate::store::{Order, Store, guard};
+use crate::{Checked, Depth, LedgerError, Options, backup, codec, index, migrate};
+use redb::ReadableDatabase;
 use std::path::{Path, PathBuf};
 
 /// What became of a repair.
@@ -41,15 +44,7 @@ pub fn repair(path: &Path, options: Options) -> Result<Repaired, LedgerError> {
     }
     let copy = backup::free_name(&site, "damaged")?;
     backup::byte_copy(&site, &copy)?;
-    let lost = backup::rewrite(&site, |store, fresh| {
-        let lost = fresh.fill(|into| {
-            let lost = salvage(store, into)?;
-            mend::mend(into)?;
-            index::rebuild(into)?;
-            Ok(lost)
-        })?;
-        Ok((lost, true))
-    });
+    let lost = renew(&site);
     if lost.is_err() {
         // Nothing was changed: the file is its own copy.
         drop(std::fs::remove_file(&copy.path));
@@ -60,6 +55,29 @@ pub fn repair(path: &Path, options: Options) -> Result<Repaired, LedgerError> {
         backup: Some(copy.path),
         lost,
         after: check_site(&site, Depth::Rows)?,
+    })
+}
+
+/// Puts a new file of all that is sound in the place of the damaged one; how many rows were not sound. It is only
+/// read, and page by page: opened to be written it would have to be sound.
+fn renew(site: &Site) -> Result<u64, LedgerError> {
+    let fresh = Fresh::begin(site)?;
+    backup::locked(site, || {
+        let database = damaged::open(site)?;
+        let transaction = guard(site, || Ok(database.begin_read()?))?;
+        let store = Store::reading(site, &transaction);
+        // Where it can't be told any more, this is what repairs it.
+        if let Err(error @ LedgerError::Newer { .. }) = migrate::refuse_newer(&store) {
+            return Err(error);
+        }
+        let lost = fresh.fill(|into| {
+            let lost = salvage(&store, into)?;
+            mend::mend(into)?;
+            index::rebuild(into)?;
+            Ok(lost)
+        })?;
+        fresh.replace()?;
+        Ok(lost)
     })
 }
 

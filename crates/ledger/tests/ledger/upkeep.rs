@@ -2,13 +2,15 @@
 
 use crate::world::{World, kind, named, options_of, request};
 use alpine_ledger::{
-    AuditRecord, Checked, Depth, Ledger, PersistAttempt, QuarantineRecord, Receipt, Retention,
-    SessionId, State, check, compact, is_large, repair,
+    AuditRecord, Checked, Depth, Ledger, LedgerError, ListQuery, Options, PersistAttempt,
+    QuarantineRecord, Receipt, Retention, SessionId, State, check, compact, is_large, repair,
 };
 use redb::{Builder, ConcurrencyMode, ReadableTable, TableDefinition};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -259,6 +261,91 @@ fn a_damaged_index_is_made_again_and_nothing_is_lost() {
         assert_eq!(repaired.lost, 0);
         assert!(exported(&world.other(|_| {})) == before, "{table}");
     }
+}
+
+/// The sessions that a ledger lists.
+fn listed(ledger: &Ledger) -> Result<BTreeSet<SessionId>, LedgerError> {
+    let query = ListQuery {
+        owner: None,
+        states: Vec::new(),
+        ended_since: None,
+        limit: 1_000,
+    };
+    let page = ledger.read(|snapshot| snapshot.list(&query))?;
+    Ok(page
+        .sessions
+        .into_iter()
+        .map(|row| row.session_id)
+        .collect())
+}
+
+/// What is left of a ledger after its repair; none when it can't be repaired, and is as it was.
+fn salvaged(world: &World, bytes: &[u8]) -> Option<BTreeSet<SessionId>> {
+    fs::write(world.path(), bytes).unwrap();
+    let repaired = repair(&world.path(), options_of(&world.clock)).inspect_err(|error| {
+        assert_eq!(kind(error), "corrupt", "{error}");
+        assert!(fs::read(world.path()).unwrap() == bytes, "{error}");
+    });
+    let repaired = repaired.ok()?;
+    assert_eq!(repaired.after.problems, []);
+    if let Some(backup) = repaired.backup {
+        assert!(fs::read(&backup).unwrap() == bytes, "it was not kept");
+        fs::remove_file(backup).unwrap();
+    }
+    let after = world.other(|_| {});
+    assert_eq!(after.id(), world.ledger.id());
+    let left = listed(&after).unwrap();
+    after.close();
+    Some(left)
+}
+
+#[test]
+fn what_a_lost_page_does_not_hold_is_salvaged() {
+    const PAGE: usize = 4096;
+    let (world, whole) = at_rest();
+    let all = listed(&world.ledger).unwrap();
+    let (mut leaves, mut roots) = (0, 0);
+    for page in 1..whole.len() / PAGE {
+        let mut bytes = whole.clone();
+        bytes[page * PAGE..(page + 1) * PAGE].fill(0);
+        match salvaged(&world, &bytes) {
+            Some(left) if left == all => {}
+            // A page has room for some sessions.
+            Some(left) if left.len() + 5 >= all.len() => leaves += 1,
+            // What leads to all of them is lost.
+            Some(left) if left.is_empty() => roots += 1,
+            Some(left) => panic!("page {page}: of {all:?} only {left:?} is left"),
+            // What leads to all tables, or the ledger's id, is lost, so that nothing could be read before either.
+            None => {
+                let ledger = Ledger::open_read(&world.path(), options_of(&world.clock));
+                assert!(ledger.is_err(), "page {page} can be read and not repaired");
+            }
+        }
+    }
+    assert!(leaves >= 3 && roots <= 1, "{leaves} and {roots}");
+}
+
+#[test]
+fn what_the_end_of_a_file_does_not_hold_is_salvaged() {
+    let (world, whole) = at_rest();
+    let all = listed(&world.ledger).unwrap();
+    for cut in [1, 100, 4096] {
+        let left = salvaged(&world, &whole[..whole.len() - cut]);
+        assert_eq!(left.as_ref(), Some(&all), "without its last {cut} bytes");
+    }
+}
+
+#[test]
+fn nothing_is_written_while_a_damaged_file_is_copied() {
+    let (world, _) = at_rest();
+    damage(&world, "events", flip);
+    let other = world.other(|_| {});
+    let options = Options {
+        lock_timeout: Duration::from_millis(50),
+        ..options_of(&world.clock)
+    };
+    let refused = other.write(|_| Ok(repair(&world.path(), options).unwrap_err()));
+    assert_eq!(kind(&refused.unwrap()), "busy");
 }
 
 #[test]
