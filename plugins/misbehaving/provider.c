@@ -90,6 +90,17 @@ static void flood(provider *it, uint64_t id) {
   fail(it, id);
 }
 
+/* More warnings than anybody keeps for a host that does not read, which it can't while this runs; and then the answer. */
+static void burst(provider *it, uint64_t id) {
+  static char warning[1000 * 1000];
+  memset(warning, 'w', sizeof warning - 1);
+  int warnings = 0;
+  while (warnings < 100 && say(it, id, ALPINE_EVENT, ALPINE_EVENT_WARNING, warning) == ALPINE_SENT_OK) warnings++;
+  note(it, "refused: %d\n", warnings < 100);
+  note(it, "answer: %d\n", say(it, id, ALPINE_ERR, ALPINE_ERROR_NO_SPACE, "as it was asked to"));
+  note(it, "again: %d\n", say(it, id, ALPINE_OK, 0, "{\"exited\":0}"));
+}
+
 static void garbage(provider *it, uint64_t id) {
   static const uint8_t bytes[ALPINE_MAX_CONTROL + 1];
   alpine_port *host = &it->host;
@@ -146,6 +157,7 @@ static const struct {
 } FAULTS[] = {
     {"segfault", segfault}, {"abort", abort_all}, {"exit", exit_zero}, {"hang", hang},   {"print", print},
     {"flood", flood},       {"garbage", garbage}, {"twice", twice},    {"never", never}, {"after-close", after_close},
+    {"burst", burst},
 };
 
 /* ---- the port ---- */

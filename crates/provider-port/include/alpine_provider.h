@@ -18,7 +18,8 @@
  *  6. Each call has, for each direction, ALPINE_CREDIT bytes of credit for its stream: EVENT stdout and stderr, INPUT data.
  *     A chunk costs its bytes, and never less than ALPINE_MIN_CHARGE. GRANT gives credit back: yours to the host when you
  *     have used its INPUT, the host's to you when its user has taken your EVENTs. Without credit the host's `send` returns
- *     ALPINE_SENT_WOULD_BLOCK: wait for GRANT and send the same chunk again.
+ *     ALPINE_SENT_WOULD_BLOCK: wait for GRANT and send the same chunk again. A warning, progress or LOG that finds too much
+ *     waiting for the host is answered so, too: leave it out, or send it later. OK and ERR never are.
  *  7. Any call works in a fresh process, given the configuration and the ids: keep nothing in memory but caches.
  *
  * On a wire (an executable finds a socket as descriptor 3) each frame is `u64 call_id, u32 kind, u32 code, u32 len`, all

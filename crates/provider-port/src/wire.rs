@@ -1,7 +1,7 @@
 //! A socket that frames go over: sending never blocks, one thread reads.
 
 use crate::abi::Sent;
-use crate::frame::{Frame, FrameError, HEADER};
+use crate::frame::{Frame, FrameError, HEADER, Kind, is_stream};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What may wait for a peer that does not read. Streams are held by their credit long before.
+/// What may wait for a peer that does not read, before what nothing else bounds is refused.
 const LONGEST_QUEUE: usize = 16 * 1024 * 1024;
 /// How much is read at once, where there is so much.
 const READ: usize = 128 * 1024;
@@ -34,6 +34,23 @@ struct Queue {
     bytes: Vec<u8>,
     sent: usize,
     closed: bool,
+}
+
+/// Whether a peer that does not read can be spared this. The rest has a bound of its own, and whoever sends it counts on it:
+/// there is one answer for each call, and a stream keeps to its credit.
+fn can_be_refused(frame: &Frame<'_>) -> bool {
+    match frame.kind {
+        Kind::Event => !is_stream(frame.code),
+        Kind::Call | Kind::Log | Kind::Ping | Kind::Pong => true,
+        Kind::Cancel
+        | Kind::Grant
+        | Kind::Input
+        | Kind::Ok
+        | Kind::Err
+        | Kind::Hello
+        | Kind::Open
+        | Kind::Ready => false,
+    }
 }
 
 /// What [`Wire::wait`] has found.
@@ -73,7 +90,7 @@ impl Wire {
                     return Sent::Closed;
                 }
             }
-        } else if queue.bytes.len() - queue.sent > LONGEST_QUEUE {
+        } else if queue.bytes.len() - queue.sent > LONGEST_QUEUE && can_be_refused(frame) {
             return Sent::WouldBlock;
         } else {
             0
@@ -224,5 +241,46 @@ impl Reader {
         };
         self.start += taken;
         Ok(Some(frame))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{EVENT_STDOUT, EVENT_WARNING, MAX_CONTROL};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (Wire, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (ours, theirs) = pair.unwrap();
+        (Wire::new(ours).unwrap(), theirs)
+    }
+
+    fn frame(kind: Kind, code: u32, payload: &[u8]) -> Frame<'_> {
+        Frame {
+            call_id: 1,
+            kind,
+            code,
+            payload,
+        }
+    }
+
+    #[test]
+    fn what_has_a_bound_of_its_own_is_never_refused() {
+        let (wire, _theirs) = pair();
+        let large = vec![b'w'; MAX_CONTROL];
+        let warning = frame(Kind::Event, EVENT_WARNING, &large);
+        while wire.send(&warning) == Sent::Ok {}
+        for kind in Kind::ALL {
+            let refused = matches!(
+                kind,
+                Kind::Call | Kind::Event | Kind::Log | Kind::Ping | Kind::Pong
+            );
+            let expected = if refused { Sent::WouldBlock } else { Sent::Ok };
+            assert_eq!(wire.send(&frame(kind, 0, b"{}")), expected, "{kind:?}");
+        }
+        let chunk = frame(Kind::Event, EVENT_STDOUT, b"output");
+        assert_eq!(wire.send(&chunk), Sent::Ok);
     }
 }

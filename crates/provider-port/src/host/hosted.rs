@@ -113,12 +113,7 @@ impl Takes for Gate {
     fn take(&self, frame: &Frame<'_>) -> Sent {
         let mut calls = locked(&self.credit);
         match frame.kind {
-            Kind::Ok | Kind::Err => {
-                if calls.remove(&frame.call_id).is_none() {
-                    return Sent::Gone;
-                }
-            }
-            Kind::Event | Kind::Grant => {
+            Kind::Ok | Kind::Err | Kind::Event | Kind::Grant => {
                 let Some(credit) = calls.get_mut(&frame.call_id) else {
                     return Sent::Gone;
                 };
@@ -135,6 +130,11 @@ impl Takes for Gate {
             }
         }
         // Under the lock, so that what follows an answer does not overtake it.
-        self.wire.send(frame)
+        let sent = self.wire.send(frame);
+        // A call is over when its answer is on its way, and not before.
+        if sent == Sent::Ok && matches!(frame.kind, Kind::Ok | Kind::Err) {
+            calls.remove(&frame.call_id);
+        }
+        sent
     }
 }

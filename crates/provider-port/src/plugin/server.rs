@@ -181,11 +181,44 @@ fn send_answer(host: &dyn Takes, id: u64, reply: &Result<Vec<u8>, ProviderError>
         (Err(error), Err(json)) => (Kind::Err, error_code(error.kind), json),
         (Err(_), Ok(_)) => return,
     };
-    // A host that is not there any more needs no answer.
-    let _ = host.take(&Frame {
+    let sent = host.take(&Frame {
         call_id: id,
         kind: frame.0,
         code: frame.1,
         payload: frame.2,
     });
+    // A host that is not there any more needs no answer. One that refuses the reply still waits for one.
+    let over = matches!(sent, Sent::Ok | Sent::Gone | Sent::Closed);
+    if !over && reply.is_ok() {
+        let message = format!("the host did not take the reply: {sent:?}");
+        let refused = ProviderError::new(ErrorKind::Internal, message);
+        send_answer(host, id, &Err(refused));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host that takes no reply.
+    #[derive(Default)]
+    struct Refuses(Mutex<Vec<Kind>>);
+
+    impl Takes for Refuses {
+        fn take(&self, frame: &Frame<'_>) -> Sent {
+            locked(&self.0).push(frame.kind);
+            if frame.kind == Kind::Ok {
+                Sent::TooBig
+            } else {
+                Sent::Ok
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_whose_reply_is_refused_is_answered_all_the_same() {
+        let host = Refuses::default();
+        send_answer(&host, 1, &Ok(b"{}".to_vec()));
+        assert_eq!(*locked(&host.0), [Kind::Ok, Kind::Err]);
+    }
 }

@@ -172,6 +172,17 @@ async fn a_flood_is_held_up_and_the_answer_arrives() {
 }
 
 #[tokio::test]
+async fn an_answer_after_a_burst_that_is_too_much_arrives() {
+    for (by, refused) in [(By::Hosted, 1), (By::InProcess, 0)] {
+        let (directory, subject) = misbehaving(by, "burst");
+        let error = exec(&subject.port(), 60_000).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NoSpace, "{by:?}: {error}");
+        let expected = format!("refused: {refused}\nanswer: 0\nagain: 2\n");
+        assert_eq!(report(&directory), expected, "{by:?}");
+    }
+}
+
+#[tokio::test]
 async fn frames_that_make_no_sense_are_refused_one_by_one() {
     for by in [By::Hosted, By::InProcess] {
         let (directory, subject) = misbehaving(by, "garbage");
