@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// What may wait for a peer that does not read, before what nothing else bounds is refused.
 const LONGEST_QUEUE: usize = 16 * 1024 * 1024;
+/// How much of what was sent is kept before the rest is moved to its place.
+const SENT: usize = 1024 * 1024;
 /// How much is read at once, where there is so much.
 const READ: usize = 128 * 1024;
 
@@ -122,16 +124,22 @@ impl Wire {
         let mut queue = locked(&self.queue);
         while !queue.closed && queue.sent < queue.bytes.len() {
             match self.try_send(&queue.bytes[queue.sent..], &[]) {
-                Ok(0) => return,
+                Ok(0) => break,
                 Ok(sent) => queue.sent += sent,
                 Err(_) => queue.closed = true,
             }
         }
-        // The room that a burst took is given back.
-        *queue = Queue {
-            closed: queue.closed,
-            ..Queue::default()
-        };
+        if queue.closed || queue.sent == queue.bytes.len() {
+            // The room that a burst took is given back.
+            *queue = Queue {
+                closed: queue.closed,
+                ..Queue::default()
+            };
+        } else if queue.sent > SENT {
+            // A peer that is always behind leaves no moment in which all is sent.
+            let sent = std::mem::take(&mut queue.sent);
+            queue.bytes.drain(..sent);
+        }
     }
 
     /// Wakes the thread that waits.
@@ -282,5 +290,25 @@ mod tests {
         }
         let chunk = frame(Kind::Event, EVENT_STDOUT, b"output");
         assert_eq!(wire.send(&chunk), Sent::Ok);
+    }
+
+    #[test]
+    fn a_peer_that_is_always_behind_does_not_take_memory_without_end() {
+        let (wire, theirs) = pair();
+        let large = vec![b'w'; MAX_CONTROL];
+        let warning = frame(Kind::Event, EVENT_WARNING, &large);
+        let (mut reader, mut read) = (Reader::default(), 0);
+        while wire.send(&warning) == Sent::Ok {}
+        while read < 100 {
+            wire.wait(&[], Some(Duration::ZERO)).unwrap();
+            while reader.fill(&theirs) == Filled::More {
+                while reader.next().unwrap().is_some() {
+                    read += 1;
+                }
+            }
+            while wire.send(&warning) == Sent::Ok {}
+            let kept = locked(&wire.queue).bytes.capacity();
+            assert!(kept <= 3 * LONGEST_QUEUE, "{kept} bytes after {read}");
+        }
     }
 }
