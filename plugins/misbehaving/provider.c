@@ -119,6 +119,11 @@ static void twice(provider *it, uint64_t id) {
   note(it, "event: %d\n", say(it, id, ALPINE_EVENT, ALPINE_EVENT_STDOUT, "late"));
 }
 
+static void closes(provider *it, uint64_t id) {
+  (void)id;
+  it->host.close(it->host.ctx, 0);
+}
+
 static void never(provider *it, uint64_t id) { (void)it, (void)id; }
 
 typedef struct late {
@@ -157,7 +162,7 @@ static const struct {
 } FAULTS[] = {
     {"segfault", segfault}, {"abort", abort_all}, {"exit", exit_zero}, {"hang", hang},   {"print", print},
     {"flood", flood},       {"garbage", garbage}, {"twice", twice},    {"never", never}, {"after-close", after_close},
-    {"burst", burst},
+    {"burst", burst},       {"closes", closes},
 };
 
 /* ---- the port ---- */
@@ -177,6 +182,7 @@ static int32_t take(void *ctx, uint64_t id, uint32_t kind, uint32_t code, const 
     case ALPINE_METHOD_EXEC: break;
     default: return ALPINE_SENT_UNSUPPORTED;
   }
+  if (it->fault && !strcmp(it->fault, "closed")) return ALPINE_SENT_CLOSED;
   for (size_t i = 0; i < sizeof FAULTS / sizeof *FAULTS; i++) {
     if (it->fault && !strcmp(it->fault, FAULTS[i].name)) return FAULTS[i].work(it, id), ALPINE_SENT_OK;
   }

@@ -154,7 +154,8 @@ typedef struct alpine_port {
   uint32_t abi;
   void *ctx; /* handed back to `send` and `close` */
   int32_t (*send)(void *ctx, uint64_t call_id, uint32_t kind, uint32_t code, const uint8_t *data, size_t len);
-  /* What still runs is cancelled and answered within the deadline. */
+  /* What still runs is cancelled and answered within the deadline. A provider that closes the host's end, or whose `send`
+   * returns ALPINE_SENT_CLOSED, has crashed: its calls are answered so, and the next one has another instance. */
   int32_t (*close)(void *ctx, uint32_t deadline_ms);
 } alpine_port;
 

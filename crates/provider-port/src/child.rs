@@ -21,6 +21,8 @@ pub(crate) trait Serving {
     fn open(&mut self, host: &Hello, json: &[u8]) -> Result<(), ProviderError>;
     /// Takes a frame for it.
     fn take(&self, frame: &Frame<'_>) -> Sent;
+    /// Whether it has ended by itself.
+    fn is_over(&self) -> bool;
     /// Ends it.
     fn close(&self, limit: Duration);
 }
@@ -71,7 +73,7 @@ pub(crate) fn serve(
     });
     let mut host = None;
     let mut reader = Reader::default();
-    loop {
+    while !serving.is_over() {
         match reader.fill(wire.as_fd()) {
             Filled::More => {}
             Filled::End => break,

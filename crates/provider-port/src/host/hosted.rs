@@ -1,6 +1,6 @@
 //! The child process that a library is loaded in.
 
-use super::library::{Loaded, Opened, load};
+use super::library::{Hosts, Loaded, Opened, load};
 use crate::abi::Sent;
 use crate::child::{self, SOCKET_FD, Serving};
 use crate::frame::{CREDIT, Frame, Kind, Takes, charge, is_stream};
@@ -10,6 +10,7 @@ use alpine_provider_api::{ErrorKind, ProviderError};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ fn run(wire: &Arc<Wire>, level: u32) -> Result<(), ProviderError> {
     let gate = Arc::new(Gate {
         wire: Arc::clone(wire),
         credit: Mutex::default(),
+        over: AtomicBool::new(false),
     });
     let mut hosting = Hosting {
         loaded,
@@ -65,7 +67,7 @@ struct Hosting {
 
 impl Serving for Hosting {
     fn open(&mut self, _: &Hello, json: &[u8]) -> Result<(), ProviderError> {
-        let gate = Arc::clone(&self.gate) as Arc<dyn Takes>;
+        let gate = Arc::clone(&self.gate) as Arc<dyn Hosts>;
         let opened = self.loaded.open(json, gate)?;
         self.opened
             .set(opened)
@@ -82,6 +84,10 @@ impl Serving for Hosting {
         sent
     }
 
+    fn is_over(&self) -> bool {
+        self.gate.over.load(Ordering::Acquire)
+    }
+
     fn close(&self, _: Duration) {
         if let Some(opened) = self.opened.get() {
             opened.close();
@@ -94,6 +100,8 @@ struct Gate {
     wire: Arc<Wire>,
     /// The calls that are not answered, and what each may still send.
     credit: Mutex<HashMap<u64, u32>>,
+    /// Whether the library has ended by itself.
+    over: AtomicBool,
 }
 
 impl Gate {
@@ -136,5 +144,14 @@ impl Takes for Gate {
             calls.remove(&frame.call_id);
         }
         sent
+    }
+}
+
+impl Hosts for Gate {
+    /// The host is told at once, and this process ends as soon as the library lets it.
+    fn over(&self, why: ProviderError) {
+        child::refuse(&self.wire, &why);
+        self.over.store(true, Ordering::Release);
+        self.wire.wake();
     }
 }

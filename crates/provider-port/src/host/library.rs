@@ -1,7 +1,5 @@
 //! The C boundary, from the host's side: loads a library, opens its provider, and passes frames over.
 
-use super::config::{PortConfig, Source};
-use super::session::Session;
 use crate::abi::{
     ABI_MAX, ABI_MIN, EntryFn, HOST_CHILD, HOST_LOG_SHIFT, Host, MAGIC, OpenFn, PROVIDER_ABORTS,
     PROVIDER_NEEDS_CHILD, Port, Provider, SYMBOL, Sent,
@@ -13,7 +11,7 @@ use alpine_provider_api::{ErrorKind, ProviderError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tracing::level_filters::LevelFilter;
@@ -133,9 +131,15 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Who a library speaks to.
+pub(super) trait Hosts: Takes {
+    /// It has closed its port, or says that it is closed: nothing more comes of it.
+    fn over(&self, why: ProviderError);
+}
+
 /// What the provider's pointer to us points to. It is never freed: a provider that is late finds it closed.
 struct Receiver {
-    to: Arc<dyn Takes>,
+    to: Arc<dyn Hosts>,
     /// Why it did not open, in its own words.
     refusal: Mutex<Option<ProviderError>>,
     opened: AtomicBool,
@@ -164,7 +168,7 @@ unsafe impl Sync for Opened {}
 impl Loaded {
     /// Opens an instance, whose frames go to `to`.
     #[expect(unsafe_code, reason = "the provider is reached by a C function")]
-    pub(super) fn open(&self, json: &[u8], to: Arc<dyn Takes>) -> Result<Opened, ProviderError> {
+    pub(super) fn open(&self, json: &[u8], to: Arc<dyn Hosts>) -> Result<Opened, ProviderError> {
         let receiver: &'static Receiver = Box::leak(Box::new(Receiver {
             to,
             refusal: Mutex::default(),
@@ -202,7 +206,7 @@ impl Loaded {
     }
 
     /// Refuses what would take this process down with it.
-    fn fits_in_process(&self) -> Result<(), ProviderError> {
+    pub(super) fn fits_in_process(&self) -> Result<(), ProviderError> {
         let why = if self.flags & PROVIDER_ABORTS != 0 {
             "was built with `panic=abort`"
         } else if self.flags & PROVIDER_NEEDS_CHILD != 0 {
@@ -240,7 +244,11 @@ impl Takes for Opened {
         let (data, len) = (frame.payload.as_ptr(), frame.payload.len());
         let (id, kind, code) = (frame.call_id, frame.kind.number(), frame.code);
         // SAFETY: the provider keeps its end for as long as the process lives, and borrows the payload until it returns.
-        Sent::of(unsafe { send(self.port.ctx, id, kind, code, data, len) })
+        let sent = Sent::of(unsafe { send(self.port.ctx, id, kind, code, data, len) });
+        if sent == Sent::Closed {
+            self.receiver.over("it says that it is closed");
+        }
+        sent
     }
 }
 
@@ -285,11 +293,19 @@ unsafe extern "C" fn close(ctx: *mut c_void, _deadline_ms: u32) -> i32 {
     let Some(receiver) = (unsafe { ctx.cast::<Receiver>().as_ref() }) else {
         return Sent::Bad.number();
     };
-    receiver.closed.store(true, Ordering::Release);
+    receiver.over("it closed its port");
     Sent::Ok.number()
 }
 
 impl Receiver {
+    /// Ends what nobody here has ended.
+    fn over(&self, why: &str) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.to
+                .over(ProviderError::transient(ErrorKind::Crashed, why));
+        }
+    }
+
     fn take(&self, frame: &Frame<'_>) -> Sent {
         let opening = !self.opened.load(Ordering::Acquire);
         match frame.kind {
@@ -309,69 +325,6 @@ impl Receiver {
             | Kind::Err
             | Kind::Event
             | Kind::Log => self.to.take(frame),
-        }
-    }
-}
-
-/// A library in this process: it is loaded by a thread of its own, since that may take long, or for ever.
-#[derive(Debug)]
-pub(super) struct InProcess(Arc<Mutex<Ends>>);
-
-/// Whether it is there, and wanted.
-#[derive(Debug, Default)]
-struct Ends {
-    opened: Option<Arc<Opened>>,
-    closed: bool,
-}
-
-impl InProcess {
-    pub(super) fn start(config: &Arc<PortConfig>, session: Arc<Session>) -> Self {
-        let ends = Arc::new(Mutex::new(Ends::default()));
-        let (here, config) = (Arc::clone(&ends), Arc::clone(config));
-        let thread = std::thread::Builder::new().name("provider-load".to_owned());
-        let spawned = thread.spawn({
-            let session = Arc::clone(&session);
-            move || match open_here(&config, &session) {
-                Err(error) => session.ended(session.named(error)),
-                Ok(opened) => {
-                    let mut ends = locked(&here);
-                    if ends.closed {
-                        return opened.close();
-                    }
-                    session.connect(Arc::clone(&opened) as Arc<dyn Takes>);
-                    ends.opened = Some(opened);
-                    session.ready();
-                }
-            }
-        });
-        if let Err(error) = spawned {
-            let error = ProviderError::io("a thread can't be started", &error);
-            session.ended(session.named(error));
-        }
-        Self(ends)
-    }
-}
-
-fn open_here(config: &PortConfig, session: &Arc<Session>) -> Result<Arc<Opened>, ProviderError> {
-    let Source::InProcess { library } = &config.source else {
-        return Err(incompatible("it is not configured to run in this process"));
-    };
-    let loaded = load(library.as_fd(), false, log_level())?;
-    loaded.fits_in_process()?;
-    let json = serde_json::to_vec(&config.open).unwrap_or_default();
-    let opened = loaded.open(&json, Arc::clone(session) as Arc<dyn Takes>)?;
-    Ok(Arc::new(opened))
-}
-
-impl Drop for InProcess {
-    fn drop(&mut self) {
-        let opened = {
-            let mut ends = locked(&self.0);
-            ends.closed = true;
-            ends.opened.take()
-        };
-        if let Some(opened) = opened {
-            opened.close();
         }
     }
 }

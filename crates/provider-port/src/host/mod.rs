@@ -5,6 +5,7 @@ mod call;
 mod config;
 mod flight;
 mod hosted;
+mod in_process;
 mod library;
 mod process;
 mod provider;

@@ -2,7 +2,7 @@
 
 use super::call::{self, Input};
 use super::config::{PortConfig, Source};
-use super::library::InProcess;
+use super::in_process::InProcess;
 use super::session::{Session, Stage};
 use super::watcher::Watcher;
 use crate::message::CallPayload;

@@ -1,6 +1,7 @@
 //! One instance of a provider, as long as it lives: its calls, and what it says.
 
 use super::flight::Flight;
+use super::library::Hosts;
 use crate::abi::Sent;
 use crate::child::not_taken;
 use crate::frame::{Frame, Kind, LOGS_PER_SECOND, Takes};
@@ -261,5 +262,11 @@ impl Takes for Session {
                 Sent::Unsupported
             }
         }
+    }
+}
+
+impl Hosts for Session {
+    fn over(&self, why: ProviderError) {
+        self.ended(self.named(why));
     }
 }

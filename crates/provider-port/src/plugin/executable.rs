@@ -79,6 +79,10 @@ where
         server.map_or(Sent::Closed, |server| server.accept(frame))
     }
 
+    fn is_over(&self) -> bool {
+        false
+    }
+
     fn close(&self, limit: Duration) {
         if let Some(server) = self.server.get() {
             server.close(limit);

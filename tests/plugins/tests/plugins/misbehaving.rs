@@ -236,6 +236,30 @@ async fn an_answer_after_close_finds_the_port_closed() {
 }
 
 #[tokio::test]
+async fn one_that_closes_its_port_has_crashed_and_is_replaced() {
+    for by in [By::Hosted, By::InProcess] {
+        for (fault, says) in [("closes", "closed its port"), ("closed", "it is closed")] {
+            let (_directory, subject) = misbehaving(by, fault);
+            let provider = subject.port();
+            provider.describe().await.unwrap();
+            let begun = Instant::now();
+            let error = exec(&provider, 5000).await.unwrap_err();
+            let took = begun.elapsed();
+            assert_eq!(error.kind, ErrorKind::Crashed, "{by:?} {fault}: {error}");
+            assert!(error.message.contains(says), "{by:?} {fault}: {error}");
+            assert!(took < SOON, "{by:?} {fault}: {took:?}");
+            // Its process ends by itself, and the next call has another instance.
+            let limit = Instant::now() + Duration::from_secs(5);
+            while !subject.processes().is_empty() {
+                assert!(Instant::now() < limit, "{fault}: a process is left");
+                tokio::task::yield_now().await;
+            }
+            provider.describe().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_wire_that_breaks_is_a_typed_error_within_half_a_second() {
     let bystander = Bystander::start().await;
     for (fault, kind, says) in [
