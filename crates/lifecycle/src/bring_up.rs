@@ -17,8 +17,7 @@ impl Engine {
         request: &UpRequest,
     ) -> Result<(), StepEnd> {
         let provider = self.providers.get(&held.session.new.provider)?;
-        let kept: Kept =
-            serde_json::from_value(held.session.new.request.clone()).unwrap_or_default();
+        let kept = Kept::of(&held.session.new);
         if held.session.state == State::Requested {
             self.resolve(held, request).await?;
         }

@@ -1,12 +1,14 @@
 //! What a failed `up` leaves is cleaned up; what may be work is saved first.
 
+use crate::again::anew;
 use crate::bring_up::sandbox;
 use crate::call::{StepEnd, asking};
+use crate::caller::quoted;
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::persist::must_not_be;
 use crate::{ErrorCode, Failure, Step};
-use alpine_ledger::{Outcome, State};
+use alpine_ledger::{NewSession, Outcome, State};
 use alpine_provider_api::{DestroyRequest, ErrorKind, SandboxState};
 use tokio::time::Instant;
 
@@ -137,19 +139,16 @@ impl Engine {
             return failure;
         }
         let new = &held.session.new;
-        let quoted = crate::caller::quoted;
-        let up = format!(
-            "alpine up {} --branch {}",
-            quoted(&new.repo_url),
-            quoted(&new.branch)
-        );
         let next = match failure.code.as_str() {
             "ERR_BRANCH_NOT_FOUND" => format!("git ls-remote --heads {}", quoted(&new.repo_url)),
             "ERR_REPO_AUTH_REJECTED" => "gh auth status".to_owned(),
             // The repository's own step: it can be done by hand in a session without it.
-            "ERR_INSTALL_FAILED" | "ERR_CONFIG_INVALID" => format!("{up} --no-install"),
-            "ERR_AGENT_NOT_READY" if new.agent != "page" => format!("{up} --agent page"),
-            _ => up,
+            "ERR_INSTALL_FAILED" | "ERR_CONFIG_INVALID" => format!("{} --no-install", anew(new)),
+            "ERR_AGENT_NOT_READY" if new.agent != "page" => anew(&NewSession {
+                agent: "page".to_owned(),
+                ..new.clone()
+            }),
+            _ => anew(new),
         };
         failure.next(next)
     }

@@ -3,6 +3,7 @@
 //! The step rule, which everything here follows: *do the work with no ledger open, then record it; a crash in between
 //! repeats the step*. So each call to a provider is idempotent in an id that was chosen and recorded first.
 
+mod again;
 mod ask;
 mod bring_up;
 mod call;

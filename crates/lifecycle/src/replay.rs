@@ -1,6 +1,6 @@
 //! What `up` answers without doing anything: recorded outcomes and refusals.
 
-use crate::caller::quoted;
+use crate::again::anew;
 use crate::engine::Engine;
 use crate::{ErrorCode, Failure, UpOutcome, UpRequest};
 use alpine_ledger::{Conflict, OperationRecord, SessionRecord, State};
@@ -29,11 +29,7 @@ impl Engine {
             },
             Failure::from_record,
         );
-        let up = format!(
-            "alpine up {} --branch {}",
-            quoted(request.repo.as_str()),
-            quoted(request.branch.as_str())
-        );
+        let up = anew(&request.recorded());
         let next = match session.state {
             State::CleanupFailed => format!("alpine down {} && {up}", session.session_id),
             State::Requested
@@ -134,23 +130,18 @@ impl Engine {
         }
     }
 
-    pub(crate) fn refuse_up(&self, conflict: Conflict, request: &UpRequest) -> Failure {
-        let up = format!(
-            "alpine up {} --branch {}",
-            quoted(request.repo.as_str()),
-            quoted(request.branch.as_str())
-        );
+    pub(crate) async fn refuse_up(&self, conflict: Conflict, request: &UpRequest) -> Failure {
         match conflict {
             Conflict::OtherRequest(session) => Failure::conflict(format!(
                 "client request id `{}` was used for another repository, branch, provider or `--public`, in session `{session}`",
                 request.client_request_id
             ))
-            .next(up),
+            .next(self.anew(request).await),
             Conflict::Ended(session) => Failure::conflict(format!(
                 "session `{}` of this client request id is `{}`; a new session needs a new id",
                 session.session_id, session.state
             ))
-            .next(up)
+            .next(self.anew(request).await)
             .in_operation(&session.operation_id),
             Conflict::NameTaken(session) => Failure::new(
                 ErrorCode::Usage,

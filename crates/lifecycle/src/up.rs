@@ -1,7 +1,7 @@
 //! `up`: from a request to a session that is ready.
 
+use crate::again::{again, anew};
 use crate::call::StepEnd;
-use crate::caller::quoted;
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::{Caller, ErrorCode, Failure};
@@ -72,6 +72,34 @@ pub(crate) struct Kept {
     pub(crate) env: Vec<String>,
 }
 
+impl Kept {
+    /// What was kept of the request for a session.
+    pub(crate) fn of(new: &NewSession) -> Self {
+        serde_json::from_value(new.request.clone()).unwrap_or_default()
+    }
+}
+
+impl UpRequest {
+    /// What is recorded of it.
+    pub(crate) fn recorded(&self) -> NewSession {
+        NewSession {
+            owner: self.caller.principal.clone(),
+            client_request_id: self.client_request_id.clone(),
+            repo_url: self.repo.to_string(),
+            branch: self.branch.to_string(),
+            public: self.public,
+            provider: self.provider.clone(),
+            agent: self.agent.clone(),
+            name: self.name.clone(),
+            request: serde_json::json!(Kept {
+                no_install: self.no_install,
+                allow_unsandboxed: self.allow_unsandboxed,
+                env: self.env.keys().cloned().collect(),
+            }),
+        }
+    }
+}
+
 impl Engine {
     /// Brings a session up, or answers as before.
     ///
@@ -96,7 +124,9 @@ impl Engine {
                     self.wait_for(&session.session_id, &lease.operation_id, deadline)
                         .await?;
                 }
-                Admission::Conflict(conflict) => return Err(self.refuse_up(conflict, &request)),
+                Admission::Conflict(conflict) => {
+                    return Err(self.refuse_up(conflict, &request).await);
+                }
             }
         }
     }
@@ -112,42 +142,22 @@ impl Engine {
         let Some(session) = session.filter(carries_on) else {
             return Ok(());
         };
-        let kept: Kept = serde_json::from_value(session.new.request).unwrap_or_default();
-        let missing: Vec<_> = kept
+        let kept = Kept::of(&session.new);
+        let missing = kept
             .env
             .iter()
-            .filter(|name| !request.env.contains_key(*name))
-            .collect();
-        let Some(first) = missing.first() else {
+            .find(|name| !request.env.contains_key(*name));
+        let Some(missing) = missing else {
             return Ok(());
         };
         let cause = format!(
-            "this request was begun with a variable `{first}`, whose value is not kept; give it again"
+            "this request was begun with a variable `{missing}`, whose value is not kept; give it again"
         );
-        let flags: String = kept
-            .env
-            .iter()
-            .map(|name| format!(" --env {name}"))
-            .collect();
-        Err(Failure::new(ErrorCode::Usage, cause).next(format!("{}{flags}", again(request))))
+        Err(Failure::new(ErrorCode::Usage, cause).next(again(&session.new)))
     }
 
     async fn admit(&self, request: &UpRequest, deadline: Instant) -> Result<Admission, Failure> {
-        let new = NewSession {
-            owner: request.caller.principal.clone(),
-            client_request_id: request.client_request_id.clone(),
-            repo_url: request.repo.to_string(),
-            branch: request.branch.to_string(),
-            public: request.public,
-            provider: request.provider.clone(),
-            agent: request.agent.clone(),
-            name: request.name.clone(),
-            request: serde_json::json!(Kept {
-                no_install: request.no_install,
-                allow_unsandboxed: request.allow_unsandboxed,
-                env: request.env.keys().cloned().collect(),
-            }),
-        };
+        let new = request.recorded();
         let parts = serde_json::json!([new.repo_url, new.branch, new.provider, new.public]);
         let fingerprint = blake3::hash(parts.to_string().as_bytes())
             .to_hex()
@@ -190,14 +200,9 @@ impl Engine {
             Err(StepEnd::Stopped(failure)) => {
                 // What was cancelled can't be carried on; everything else can, by its own id.
                 let next = if failure.retryable {
-                    let variables = request.env.keys().map(|name| format!(" --env {name}"));
-                    format!("{}{}", again(request), variables.collect::<String>())
+                    again(&request.recorded())
                 } else {
-                    let (repo, branch) = (
-                        quoted(request.repo.as_str()),
-                        quoted(request.branch.as_str()),
-                    );
-                    format!("alpine up {repo} --branch {branch}")
+                    anew(&request.recorded())
                 };
                 let failure = failure.next(next);
                 Err(self.leave(held, failure).await)
@@ -224,22 +229,4 @@ impl Engine {
 /// The sandbox's id is the session's, with another prefix: known before anything is made.
 fn sandbox_id(session: &SessionId) -> String {
     format!("sbx_{}", session.as_str().trim_start_matches("ses_"))
-}
-
-/// The command that carries an interrupted `up` on, but for its variables.
-fn again(request: &UpRequest) -> String {
-    let mut command = format!(
-        "alpine up {} --branch {} --client-request-id {} --agent {}",
-        quoted(request.repo.as_str()),
-        quoted(request.branch.as_str()),
-        quoted(&request.client_request_id),
-        quoted(&request.agent),
-    );
-    if request.provider != "local" {
-        command.push_str(&format!(" --provider {}", quoted(&request.provider)));
-    }
-    if request.public {
-        command.push_str(" --public");
-    }
-    command
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod local;
 mod main_job;
 mod matrix;
+mod next_steps;
 mod opencode;
 mod output;
 mod processes;

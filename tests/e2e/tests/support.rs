@@ -109,6 +109,14 @@ impl World {
         self.env.run(&mut self.command(arguments))
     }
 
+    /// Runs lines of a shell in which the program is called `alpine`.
+    pub(crate) fn paste(&self, lines: &str) -> Output {
+        let called = format!("alpine() {{ '{}' \"$@\"; }}", program().display());
+        let mut shell = self.env.command(Path::new("/bin/sh"));
+        shell.args(["-c", &format!("{called}\n{lines}")]);
+        self.env.run(&mut shell)
+    }
+
     /// Runs the program with `--json`, and gives its one document; it has to succeed.
     #[track_caller]
     pub(crate) fn done(&self, arguments: &[&str]) -> Value {

@@ -124,6 +124,10 @@ pub(crate) fn me() -> Caller {
     }
 }
 
+/// The command that asks for the same as [`up_request`] under a new id.
+pub(crate) const ANEW: &str =
+    "alpine up /srv/repo --branch main --agent worker --provider fake --allow-unsandboxed";
+
 pub(crate) fn up_request(id: &str) -> UpRequest {
     UpRequest {
         caller: me(),

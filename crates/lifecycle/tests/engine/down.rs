@@ -254,7 +254,7 @@ async fn cancel_ends_the_up_and_cleans_up() {
         let outcome = world.engine.down(request).await.unwrap();
         assert_eq!(outcome.state, State::Failed);
         let failure = up.await.unwrap().unwrap_err();
-        assert_eq!(failure.next_step, "alpine up /srv/repo --branch main");
+        assert_eq!(failure.next_step, ANEW);
         assert_eq!(
             (failure.code, failure.exit_code, failure.retryable),
             (ErrorCode::Interrupted, 1, false)

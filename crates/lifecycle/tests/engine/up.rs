@@ -301,7 +301,7 @@ async fn a_failed_request_answers_its_recorded_error_and_never_exits_zero() {
         (first.code, 2, &first.cause)
     );
     assert_eq!(again.operation_id, first.operation_id);
-    assert_eq!(again.next_step, "alpine up /srv/repo --branch main");
+    assert_eq!(again.next_step, ANEW);
     assert_eq!(world.fake.calls().len(), calls, "a replay calls nothing");
     world.assert_sound("one");
 }
@@ -343,7 +343,7 @@ async fn a_session_that_is_being_or_was_brought_down_conflicts() {
             (failure.code, failure.exit_code, failure.retryable),
             (ErrorCode::OperationConflict, 1, false)
         );
-        assert_eq!(failure.next_step, "alpine up /srv/repo --branch main");
+        assert_eq!(failure.next_step, ANEW);
     };
     refused(world.engine.up(up_request("one")).await.unwrap_err());
     world

@@ -1,0 +1,58 @@
+//! The commands that ask for the same session again: under its own id, or under a new one.
+
+use crate::caller::quoted;
+use crate::engine::Engine;
+use crate::up::{Kept, UpRequest};
+use alpine_ledger::{Found, NewSession};
+
+/// The same `up` under the same id: it carries the request on. Values of variables are not kept, their names are.
+pub(crate) fn again(new: &NewSession) -> String {
+    command(new, &["--client-request-id", &new.client_request_id])
+}
+
+/// The same `up` under a new id: it makes another session.
+pub(crate) fn anew(new: &NewSession) -> String {
+    command(new, &[])
+}
+
+/// Every choice is spelled out: what it says does not depend on what is configured where it is pasted.
+fn command(new: &NewSession, id: &[&str]) -> String {
+    let kept = Kept::of(new);
+    let mut words = vec!["alpine", "up", &new.repo_url, "--branch", &new.branch];
+    words.extend(id);
+    words.extend(["--agent", &new.agent, "--provider", &new.provider]);
+    if let Some(name) = &new.name {
+        words.extend(["--name", name]);
+    }
+    let flags = [
+        (new.public, "--public"),
+        (kept.no_install, "--no-install"),
+        (kept.allow_unsandboxed, "--allow-unsandboxed"),
+    ];
+    words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
+    words.extend(kept.env.iter().flat_map(|name| ["--env", name]));
+    let words: Vec<_> = words.into_iter().map(quoted).collect();
+    words.join(" ")
+}
+
+impl Engine {
+    /// The same `up` under a new id, without its name where an unfinished session bears that.
+    pub(crate) async fn anew(&self, request: &UpRequest) -> String {
+        let mut new = request.recorded();
+        if let Some(name) = new.name.clone() {
+            let owner = new.owner.clone();
+            let borne = self.read(move |snapshot| {
+                let Found::One(id) = snapshot.find(Some(&owner), &name)? else {
+                    return Ok(false);
+                };
+                let session = snapshot.session(&id)?;
+                Ok(session.is_some_and(|session| !session.state.is_terminal()))
+            });
+            // A hint without a name works; one with a name that is taken does not.
+            if borne.await.unwrap_or(true) {
+                new.name = None;
+            }
+        }
+        anew(&new)
+    }
+}
