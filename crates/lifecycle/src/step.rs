@@ -83,6 +83,8 @@ impl Step {
             (ErrorKind::InvalidArgument, Step::Resolve) => ErrorCode::InvalidRepoUrl,
             (ErrorKind::ConfigInvalid, _) => ErrorCode::ConfigInvalid,
             (ErrorKind::IsolationUnavailable, _) => ErrorCode::SandboxUnavailable,
+            // Another agent is what helps.
+            (ErrorKind::Unsupported, Step::StartAgent) => ErrorCode::AgentNotReady,
             (ErrorKind::Unsupported, _) => ErrorCode::ProviderIncompatible,
             (ErrorKind::Crashed | ErrorKind::Internal, _) => ErrorCode::ProviderCrashed,
             (ErrorKind::TooLarge, Step::Persist) => ErrorCode::PersistPayloadTooLarge,

@@ -174,6 +174,12 @@ fn a_failed_up_that_is_repeated_fails_again() {
             "ERR_AGENT_NOT_READY",
             2,
         ),
+        (
+            "start_agent",
+            ErrorKind::Unsupported,
+            "ERR_AGENT_NOT_READY",
+            2,
+        ),
         ("provision", ErrorKind::Crashed, "ERR_PROVIDER_CRASHED", 2),
         (
             "provision",
@@ -182,7 +188,7 @@ fn a_failed_up_that_is_repeated_fails_again() {
             1,
         ),
     ] {
-        let id = format!("{method}-{code}");
+        let id = format!("{method}-{kind:?}");
         // What a crash did is not known: it is tried again before it is believed.
         let times = if kind == ErrorKind::Crashed { 3 } else { 1 };
         world.fake().fault(method, Fault::Error(kind), times);
