@@ -11,7 +11,9 @@ use crate::store::{Order, Span, Store, guard};
 use crate::tables::{
     AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
 };
-use crate::{LeaseRecord, LedgerError, Options, backup, create, index, migrate, predecessor};
+use crate::{
+    LeaseRecord, LedgerError, Options, backup, create, holder, index, migrate, predecessor,
+};
 use redb::ReadableDatabase;
 use std::fs::{self, File};
 use std::io::Read;
@@ -45,10 +47,6 @@ pub enum Imported {
         what: String,
     },
 }
-
-/// How far the fences are raised: holders that were at work when the file was written, or later, are
-/// behind them, and providers take the next holder's.
-pub(crate) const FENCES: u64 = 1_000_000;
 
 /// What the ledger remembers of an import.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -217,7 +215,7 @@ fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, Led
         if table == LEASES {
             let mut lease: LeaseRecord = serde_json::from_value(line.value.clone())
                 .map_err(|error| store.site.incompatible(error.to_string()))?;
-            release(&mut lease);
+            release(store, &mut lease);
             store.put(table, key.as_bytes(), &lease)?;
         } else {
             store.put(table, key.as_bytes(), &line.value)?;
@@ -240,15 +238,16 @@ fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
         Ok(ControlFlow::Continue(()))
     })?;
     for (key, lease) in &mut leases {
-        release(lease);
+        release(store, lease);
         store.put(LEASES, key, lease)?;
     }
     Ok(leases.len() as u64)
 }
 
-/// Nobody holds a lease of what was imported, and whoever did is behind its fence.
-fn release(lease: &mut LeaseRecord) {
-    lease.fence = lease.fence.saturating_add(FENCES);
+/// Nobody holds a lease of what was imported. Whoever did, when the file was written or later, is behind its fence, and
+/// providers take the next holder's.
+fn release(store: &Store<'_>, lease: &mut LeaseRecord) {
+    lease.fence = holder::fence_above(store.site, lease.fence);
     lease.holder = None;
 }
 

@@ -125,7 +125,8 @@ impl Tx<'_> {
         before: Option<&LeaseRecord>,
     ) -> Result<Grant, LedgerError> {
         let site = self.store.site;
-        let fence = before.map_or(0, |lease| lease.fence) + 1;
+        // A session that is new here may have been known before a restore, or before it was let go of.
+        let fence = before.map_or_else(|| holder::fence_above(site, 0), |lease| lease.fence + 1);
         let lock = OperationLock::take(site, &operation.operation_id, fence)?;
         let mut lease = LeaseRecord {
             operation_id: operation.operation_id.clone(),

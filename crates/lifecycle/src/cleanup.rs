@@ -51,7 +51,10 @@ impl Engine {
                     .await
                     .map_or_else(|unrecorded| unrecorded, |()| failure)
             }
-            Err(StepEnd::Stopped(stopped)) => self.leave(held, stopped).await,
+            Err(StepEnd::Stopped(stopped)) => {
+                let retry = format!("alpine down {}", held.session.session_id);
+                self.leave(held, stopped.next(retry)).await
+            }
         }
     }
 

@@ -8,9 +8,6 @@ use alpine_ledger::{QuarantineRecord, SessionId, SessionRecord};
 use alpine_provider_api::*;
 use std::sync::Arc;
 
-/// Nobody else works under this fence: there is no session that could have a lease.
-const FENCE: u64 = u64::MAX;
-
 impl Engine {
     /// What the providers that answer say they have of this ledger's.
     pub(crate) async fn listed(&self) -> Result<Vec<(String, ListedSandbox)>, Failure> {
@@ -118,6 +115,8 @@ impl Engine {
     ) -> Result<bool, Failure> {
         let provider = self.providers.get(&record.provider)?;
         let (sandbox_id, call) = (sandbox.sandbox_id.clone(), self.alone());
+        // One that its session, should it be known again, never has.
+        let generation = record.found_at.0;
         let grace_ms = u64::try_from(self.limits.grace.as_millis()).unwrap_or(u64::MAX);
         self.within(
             "stop",
@@ -137,7 +136,7 @@ impl Engine {
                     &call,
                     CaptureRequest {
                         sandbox_id: sandbox_id.clone(),
-                        generation: 1,
+                        generation,
                     },
                 ),
             )
@@ -147,7 +146,7 @@ impl Engine {
         let ask = PersistRequest {
             sandbox_id,
             session_id: record.session_id.clone(),
-            generation: 1,
+            generation,
             payload: payload.clone(),
             snapshot: Some(captured.clone()),
         };
@@ -202,9 +201,11 @@ impl Engine {
         Ok(true)
     }
 
+    /// A call under the time as its fence: above those that were taken before, and below that of a ledger that is imported
+    /// later and has the session.
     fn alone(&self) -> Call {
         let mut call = self.quiet("op_reconcile");
-        call.meta.fence = FENCE;
+        call.meta.fence = self.now().0;
         call
     }
 

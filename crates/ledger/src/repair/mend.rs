@@ -1,6 +1,6 @@
 //! Rows that were lost are made up for, so that the ones that are left agree with each other.
 
-use crate::import::FENCES;
+use crate::holder;
 use crate::index::each;
 use crate::snapshot::{IMPORTED, RequestRow};
 use crate::store::{Order, Span, Store};
@@ -159,7 +159,7 @@ fn mend_session(
     if store.get::<IgnoredAny>(LEASES, id.as_bytes())?.is_none() {
         let lease = LeaseRecord {
             operation_id: session.operation_id.clone(),
-            fence: FENCES,
+            fence: holder::fence_above(store.site, 0),
             holder: None,
             expires_at: session.updated_at,
             expires_boot_ms: 0,

@@ -1,6 +1,6 @@
 //! One test for each row of the table of what a repeated request means.
 
-use crate::world::{World, error, kind, named, request, succeeded};
+use crate::world::{BEGUN, World, error, kind, named, request, succeeded};
 use alpine_ledger::{
     Acquired, Action, Admission, Conflict, Liveness, OperationId, OperationState, Outcome,
     SessionId, State,
@@ -21,10 +21,10 @@ fn a_new_request_runs_a_new_session() {
         grant.operation.operation_id,
         OperationId::derive(&id, "up", 0)
     );
-    assert_eq!((grant.operation.n, grant.token.fence), (0, 1));
+    assert_eq!((grant.operation.n, grant.token.fence), (0, BEGUN));
     assert_eq!(
         world.locks(),
-        [format!("{}.1.lock", grant.operation.operation_id)]
+        [format!("{}.{BEGUN}.lock", grant.operation.operation_id)]
     );
     world
         .ledger
@@ -150,7 +150,8 @@ fn a_dead_holder_is_taken_over_at_once_in_every_state_of_up() {
             panic!("after {way:?}")
         };
         assert_eq!(again.operation.operation_id, grant.operation.operation_id);
-        assert_eq!((again.token.fence, again.operation.takeovers), (2, 1));
+        let (before, after) = (grant.token.fence, again.token.fence);
+        assert_eq!((after, again.operation.takeovers), (before + 1, 1));
         let late = world
             .ledger
             .write(|tx| tx.update(&grant.token, |_| {}))

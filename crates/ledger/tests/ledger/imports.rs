@@ -1,7 +1,7 @@
 //! Export and import: the same ledger comes back, or nothing is changed.
 
 use crate::upkeep::{exported, full};
-use crate::world::{kind, options_of, request};
+use crate::world::{BEGUN, kind, options_of, request};
 use alpine_ledger::{
     Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery, OperationState,
     Options, SessionId, State, check, import,
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 fn empty() -> (TempDir, std::path::PathBuf) {
@@ -90,6 +91,28 @@ fn an_export_comes_back_as_it_was_and_no_fence_goes_down() {
         ledger.read(|snapshot| snapshot.list(&query)).unwrap()
     };
     assert_eq!(list(&ledger), list(&world.ledger));
+}
+
+/// Sandboxes may have seen the fences of a ledger that was imported in between, or the time itself.
+#[test]
+fn the_fences_of_an_import_are_above_all_that_were_taken_before_it() {
+    let world = full();
+    let (dir, path) = empty();
+    let file = dir.path().join("backup");
+    world.ledger.backup(&file).unwrap();
+    world.clock.advance(Duration::from_secs(3600));
+    import(&path, options_of(&world.clock), &file, &|text| {
+        text.to_owned()
+    })
+    .unwrap();
+    let ledger = Ledger::open(&path, options_of(&world.clock)).unwrap();
+    let now = BEGUN + 3_600_000;
+    assert!(fences(&exported(&ledger)).iter().all(|fence| *fence >= now));
+    let admission = ledger.write(|tx| tx.admit(&request("me", "new"), "f", "sbx_new", "me"));
+    let Admission::Run(grant) = admission.unwrap() else {
+        panic!("it is new")
+    };
+    assert!(grant.token.fence >= now);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who may take a lease, and when.
 
-use crate::world::{World, error, kind, request};
+use crate::world::{BEGUN, World, error, kind, request};
 use alpine_ledger::{Admission, Grant, Holder, Ledger, Liveness, SessionId, State};
 use rustix::fs::FlockOperation;
 use std::fs::File;
@@ -56,7 +56,7 @@ fn an_expired_holder_is_fenced_when_it_wakes_up() {
     let stopped = up_by(&world.ledger);
     world.clock.advance(Duration::from_secs(31));
     let taker = up_by(&world.other(|_| {}));
-    assert_eq!(taker.token.fence, 2);
+    assert_eq!(taker.token.fence, stopped.token.fence + 1);
     for error in [
         world
             .ledger
@@ -93,7 +93,10 @@ fn an_expired_holder_is_fenced_when_it_wakes_up() {
     );
     assert_eq!(
         world.locks(),
-        [format!("{}.2.lock", taker.operation.operation_id)]
+        [format!(
+            "{}.{}.lock",
+            taker.operation.operation_id, taker.token.fence
+        )]
     );
 }
 
@@ -185,7 +188,10 @@ fn a_lock_file_that_was_left_behind_holds_nothing() {
     let again = up_by(&world.ledger);
     assert_eq!(
         world.locks(),
-        [format!("{}.2.lock", again.operation.operation_id)]
+        [format!(
+            "{}.{}.lock",
+            again.operation.operation_id, again.token.fence
+        )]
     );
 }
 
@@ -208,7 +214,7 @@ fn an_aborted_admission_leaves_no_lease_and_no_lock() {
             .unwrap(),
         []
     );
-    assert_eq!(up_by(&world.ledger).token.fence, 1);
+    assert_eq!(up_by(&world.ledger).token.fence, BEGUN);
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Run {
                 let expected = Expected {
                     state: State::Requested,
                     version: 1,
-                    fence: 1,
+                    fence: grant.token.fence,
                     transitions: 1,
                     counter: 0,
                 };

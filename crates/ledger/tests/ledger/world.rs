@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// The time at which each test begins.
+pub(crate) const BEGUN: u64 = 1_790_000_000_000;
+
 #[derive(Debug)]
 pub(crate) struct TestClock {
     now: AtomicU64,
@@ -54,7 +57,7 @@ impl World {
     pub(crate) fn by(change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock {
-            now: AtomicU64::new(1_790_000_000_000),
+            now: AtomicU64::new(BEGUN),
             boot: AtomicU64::new(5_000),
         });
         let mut options = options_of(&clock);

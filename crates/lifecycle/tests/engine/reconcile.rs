@@ -1,7 +1,7 @@
 //! Recovery: each thing that may be left, and what is done about it.
 
 use crate::common::*;
-use alpine_ledger::State;
+use alpine_ledger::{Ledger, Options, State};
 use alpine_lifecycle::*;
 use alpine_provider_api::*;
 use alpine_testkit::{FakeProvider, Fault};
@@ -435,6 +435,55 @@ async fn a_saved_stray_sandbox_whose_record_was_cut_off_is_saved_with_the_same_b
     assert_eq!(only(&world).await.error, None);
     assert_eq!(world.fake.objects().len(), 1);
     world.fake.assert_no_violations();
+}
+
+/// Puts what a backup holds in the ledger's place.
+fn import_backup(world: &mut World, backup: &std::path::Path) {
+    let path = world.ledger_path();
+    std::fs::remove_file(&path).unwrap();
+    alpine_ledger::import(&path, Options::new(), backup, &|text| text.to_owned()).unwrap();
+    world.engine.ledger = Ledger::open(&path, Options::new()).unwrap();
+}
+
+/// An older backup knows nothing of the session whose sandbox it finds; a newer one has it again.
+#[tokio::test]
+async fn a_session_whose_sandbox_was_a_stray_of_an_older_backup_can_be_brought_down() {
+    let mut world = world();
+    let (older, newer) = (
+        world.fake_directory().with_file_name("older"),
+        world.fake_directory().with_file_name("newer"),
+    );
+    world.engine.ledger.backup(&older).unwrap();
+    world.ready("one").await;
+    world.engine.ledger.backup(&newer).unwrap();
+    import_backup(&mut world, &older);
+    let found = only(&world).await;
+    assert_eq!((found.finding, found.error), (Finding::Orphan, None));
+    import_backup(&mut world, &newer);
+    assert_eq!(world.down("one").await.unwrap().state, State::Stopped);
+    world.assert_sound("one");
+}
+
+/// The same request makes a session with the id, and so with the sandbox, that the older backup did not know.
+#[tokio::test]
+async fn a_request_whose_sandbox_was_a_stray_of_an_older_backup_comes_to_an_end() {
+    for reaped in [false, true] {
+        let mut world = world();
+        let older = world.fake_directory().with_file_name("older");
+        world.engine.ledger.backup(&older).unwrap();
+        world.ready("one").await;
+        import_backup(&mut world, &older);
+        assert_eq!(only(&world).await.error, None);
+        if reaped {
+            world.engine.limits.quarantine = Duration::ZERO;
+            assert!(only(&world).await.done);
+        }
+        let failure = world.engine.up(up_request("one")).await.unwrap_err();
+        assert_ne!(failure.next_step, "", "{failure:?}");
+        assert_eq!(world.state("one"), Some(State::Failed), "{failure:?}");
+        assert!(world.fake.sandboxes().is_empty());
+        assert_eq!(world.fake.objects().len(), 1);
+    }
 }
 
 /// Brings the sandbox of a session that has ended back, as a provider might that forgot its destroy.
