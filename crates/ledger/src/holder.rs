@@ -6,7 +6,7 @@
 
 use crate::error::from_io;
 use crate::site::Site;
-use crate::{Holder, LeaseRecord, LedgerError, OperationId, SessionId, Snapshot};
+use crate::{Holder, LeaseRecord, Ledger, LedgerError, OperationId, SessionId, Snapshot};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File};
@@ -147,6 +147,17 @@ pub(crate) fn remove_lock(site: &Site, lease: &LeaseRecord) {
     )));
 }
 
+impl Ledger {
+    /// The lock of whoever looks after sandboxes that no session owns, and so no lease guards; none while somebody has it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it can't be taken.
+    pub fn lock_strays(&self) -> Result<Option<OperationLock>, LedgerError> {
+        let site = self.site();
+        OperationLock::at(site, &site.ops_dir().join("strays.lock"))
+    }
+}
+
 impl OperationLock {
     /// Takes the lock of one taking of a lease. Nobody else can want it: the number is drawn in a transaction.
     pub(crate) fn take(
@@ -155,6 +166,14 @@ impl OperationLock {
         fence: u64,
     ) -> Result<Self, LedgerError> {
         let path = lock_path(site, operation, fence);
+        Self::at(site, &path)?.ok_or_else(|| {
+            let reason = format!("another process has the lock `{}`", path.display());
+            site.unavailable(reason, None)
+        })
+    }
+
+    /// None while another has it.
+    fn at(site: &Site, path: &Path) -> Result<Option<Self>, LedgerError> {
         let wrong = |error: io::Error| {
             let reason = format!(
                 "the operation's lock `{}` can't be taken: {error}",
@@ -170,11 +189,14 @@ impl OperationLock {
             Ok(()) | Err(_) => {}
         }
         for _ in 0..TRIES {
-            if let Some(lock) = Self::try_take(&path).map_err(wrong)? {
-                return Ok(lock);
+            match Self::try_take(path) {
+                Ok(Some(lock)) => return Ok(Some(lock)),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(wrong(error)),
             }
         }
-        Err(wrong(io::ErrorKind::WouldBlock.into()))
+        Ok(None)
     }
 
     /// None when the file was removed between being opened and being locked, as by an aborted transaction.

@@ -1,8 +1,6 @@
 //! The durable object's metadata payload, v1, and how it is made to fit.
 
-use alpine_ledger::{
-    OperationRecord, QuarantineRecord, SessionRecord, Timestamp, TransitionRecord,
-};
+use alpine_ledger::{OperationRecord, SessionRecord, Timestamp, TransitionRecord};
 use alpine_provider_api::StagedSnapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -140,22 +138,22 @@ impl Payload {
         }
     }
 
-    /// The payload of a sandbox that no session owns: what is known of it is what it says itself.
+    /// The payload of a sandbox that no session owns, as of a look at it: what is known of it is what it says itself.
     #[must_use]
-    pub fn orphan(record: &QuarantineRecord, staged: &StagedSnapshot) -> Self {
+    pub fn orphan(session_id: &str, staged: &StagedSnapshot, at: Timestamp) -> Self {
         Self {
             schema_version: "v1".to_owned(),
-            session_id: record.session_id.clone(),
+            session_id: session_id.to_owned(),
             principal_id: String::new(),
             repo_url: String::new(),
             branch: String::new(),
             target_commit_sha: None,
             state: "failed".to_owned(),
             state_transitions: Vec::new(),
-            started_at: record.found_at.to_string(),
+            started_at: at.to_string(),
             ready_at: None,
             stopped_at: None,
-            persisted_at: record.found_at.to_string(),
+            persisted_at: at.to_string(),
             operation_history: Vec::new(),
             last_error: None,
             history_truncated: false,

@@ -2,11 +2,27 @@
 
 use crate::engine::Engine;
 use crate::payload::Payload;
-use crate::reconcile::{Finding, Reconciled};
+use crate::reconcile::{Finding, ReconcileRequest, Reconciled};
 use crate::{ErrorCode, Failure};
-use alpine_ledger::{QuarantineRecord, SessionId, SessionRecord};
+use alpine_ledger::{OperationLock, QuarantineRecord, SessionId, SessionRecord, Timestamp};
 use alpine_provider_api::*;
 use std::sync::Arc;
+
+/// One look at a stray sandbox.
+#[derive(Debug)]
+struct Look<'a> {
+    sandbox: &'a ListedSandbox,
+    provider: Arc<dyn SandboxProvider>,
+    call: Call,
+    at: Timestamp,
+}
+
+impl Look<'_> {
+    /// One that its session, should it be known again, never has, nor another look.
+    fn generation(&self) -> u64 {
+        self.at.0
+    }
+}
 
 impl Engine {
     /// What the providers that answer say they have of this ledger's.
@@ -50,12 +66,30 @@ impl Engine {
         .await
     }
 
+    /// The lock under which stray sandboxes are dealt with; none where they are only reported, as while another deals with them.
+    pub(crate) async fn lock_strays(&self, request: &ReconcileRequest) -> Option<OperationLock> {
+        if request.dry_run || request.session.is_some() {
+            return None;
+        }
+        let ledger = self.ledger.clone();
+        let taken = tokio::task::spawn_blocking(move || ledger.lock_strays()).await;
+        match taken {
+            Ok(Ok(lock)) => lock,
+            // On a disk that is full, sessions can still be brought down, which frees space.
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "stray sandboxes are left alone");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// The first look saves the workspace as a durable object; one after the grace period destroys the sandbox.
     pub(crate) async fn quarantine(
         &self,
         provider: &str,
         sandbox: &ListedSandbox,
-        dry_run: bool,
+        is_mine: bool,
     ) -> Result<Reconciled, Failure> {
         let mut found = Reconciled {
             session_id: None,
@@ -65,14 +99,16 @@ impl Engine {
             done: false,
             error: None,
         };
-        if dry_run {
+        if !is_mine {
             return Ok(found);
         }
         let id = found.sandbox_id.clone();
         let known = self.read(move |snapshot| snapshot.quarantined(&id)).await?;
         let done = match known {
-            Some(record) if record.durable_object_id.is_some() => self.reap(record, sandbox).await,
-            Some(record) => self.save(record, sandbox).await,
+            Some(record) => match record.durable_object_id.clone() {
+                Some(kept) => self.reap(record, &kept, sandbox).await,
+                None => self.save(record, sandbox).await,
+            },
             None => {
                 let record = QuarantineRecord {
                     sandbox_id: found.sandbox_id.clone(),
@@ -107,67 +143,89 @@ impl Engine {
         .await
     }
 
-    /// Stops it, captures it, writes it, reads it back.
+    /// The first look saves it. A repeat after a crash sends the same bytes: they bear the time that was recorded.
     async fn save(
         &self,
         mut record: QuarantineRecord,
         sandbox: &ListedSandbox,
     ) -> Result<bool, Failure> {
-        let provider = self.providers.get(&record.provider)?;
-        let (sandbox_id, call) = (sandbox.sandbox_id.clone(), self.alone());
-        // One that its session, should it be known again, never has.
-        let generation = record.found_at.0;
-        let grace_ms = u64::try_from(self.limits.grace.as_millis()).unwrap_or(u64::MAX);
-        self.within(
-            "stop",
-            provider.stop(
-                &call,
-                StopRequest {
-                    sandbox_id: sandbox_id.clone(),
-                    grace_ms,
-                },
-            ),
-        )
-        .await?;
-        let captured = self
-            .within(
-                "capture",
-                provider.capture(
-                    &call,
-                    CaptureRequest {
-                        sandbox_id: sandbox_id.clone(),
-                        generation,
-                    },
-                ),
-            )
+        let look = self.look(&record.provider, sandbox, record.found_at)?;
+        let staged = self.capture_stray(&look).await?;
+        record.durable_object_id = Some(self.store_stray(&look, staged).await?);
+        self.note(record).await?;
+        // Nothing is deleted at the first look.
+        Ok(false)
+    }
+
+    /// Destroys it, once the grace period is over and a second look has found it still unowned. Work that came after it was
+    /// saved, or that can't be read back any more, is saved first.
+    async fn reap(
+        &self,
+        mut record: QuarantineRecord,
+        saved: &str,
+        sandbox: &ListedSandbox,
+    ) -> Result<bool, Failure> {
+        let now = self.now();
+        if now.since(record.found_at) < self.limits.quarantine {
+            return Ok(false);
+        }
+        let look = self.look(&record.provider, sandbox, now)?;
+        let staged = self.capture_stray(&look).await?;
+        let saved = self.read_saved(&look, saved).await.ok();
+        let saved = saved.and_then(|saved| saved.snapshot);
+        if saved.is_none_or(|saved| saved.digest != staged.digest) {
+            record.durable_object_id = Some(self.store_stray(&look, staged).await?);
+            self.note(record.clone()).await?;
+        }
+        let request = DestroyRequest {
+            sandbox_id: sandbox.sandbox_id.clone(),
+        };
+        self.within("destroy", look.provider.destroy(&look.call, request))
             .await?;
-        // A repeat after a crash sends the same bytes: their time is that of the first look.
-        let payload = Payload::orphan(&record, &captured).to_text();
-        let ask = PersistRequest {
+        record.reaped_at = Some(self.now());
+        self.note(record).await?;
+        Ok(true)
+    }
+
+    /// Ends all that runs in it, and captures it.
+    async fn capture_stray(&self, look: &Look<'_>) -> Result<StagedSnapshot, Failure> {
+        let sandbox_id = look.sandbox.sandbox_id.clone();
+        let stop = StopRequest {
+            sandbox_id: sandbox_id.clone(),
+            grace_ms: u64::try_from(self.limits.grace.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.within("stop", look.provider.stop(&look.call, stop))
+            .await?;
+        let capture = CaptureRequest {
             sandbox_id,
-            session_id: record.session_id.clone(),
-            generation,
+            generation: look.generation(),
+        };
+        self.within("capture", look.provider.capture(&look.call, capture))
+            .await
+    }
+
+    /// Writes what was captured as a durable object, and reads it back; the object's id.
+    async fn store_stray(
+        &self,
+        look: &Look<'_>,
+        staged: StagedSnapshot,
+    ) -> Result<String, Failure> {
+        let session_id = look.sandbox.session_id.clone();
+        let payload = Payload::orphan(&session_id, &staged, look.at).to_text();
+        let ask = PersistRequest {
+            sandbox_id: look.sandbox.sandbox_id.clone(),
+            session_id,
+            generation: look.generation(),
             payload: payload.clone(),
-            snapshot: Some(captured.clone()),
+            snapshot: Some(staged.clone()),
         };
         let id = self
-            .within("persist", provider.persist(&call, ask))
+            .within("persist", look.provider.persist(&look.call, ask))
             .await?
             .durable_object_id;
-        let read = self
-            .within(
-                "verify",
-                provider.read_object(
-                    &call,
-                    ReadObjectRequest {
-                        durable_object_id: id.clone(),
-                    },
-                ),
-            )
-            .await?;
-        if read.payload != payload
-            || read.snapshot.map(|snapshot| snapshot.digest) != Some(captured.digest)
-        {
+        let read = self.read_saved(look, &id).await?;
+        let digest = read.snapshot.map(|snapshot| snapshot.digest);
+        if read.payload != payload || digest != Some(staged.digest) {
             let cause =
                 format!("verify: what was read back from `{id}` differs from what was sent");
             return Err(Failure::new(
@@ -175,38 +233,34 @@ impl Engine {
                 cause,
             ));
         }
-        record.durable_object_id = Some(id);
-        self.note(record).await?;
-        // Nothing is deleted at the first look.
-        Ok(false)
+        Ok(id)
     }
 
-    /// Destroys it, once the grace period is over and a second look has found it still unowned.
-    async fn reap(
-        &self,
-        mut record: QuarantineRecord,
-        sandbox: &ListedSandbox,
-    ) -> Result<bool, Failure> {
-        if self.now().since(record.found_at) < self.limits.quarantine {
-            return Ok(false);
-        }
-        let provider: Arc<dyn SandboxProvider> = self.providers.get(&record.provider)?;
-        let request = DestroyRequest {
-            sandbox_id: sandbox.sandbox_id.clone(),
+    async fn read_saved(&self, look: &Look<'_>, id: &str) -> Result<ReadObjectReply, Failure> {
+        let request = ReadObjectRequest {
+            durable_object_id: id.to_owned(),
         };
-        self.within("destroy", provider.destroy(&self.alone(), request))
-            .await?;
-        record.reaped_at = Some(self.now());
-        self.note(record).await?;
-        Ok(true)
+        self.within("verify", look.provider.read_object(&look.call, request))
+            .await
     }
 
-    /// A call under the time as its fence: above those that were taken before, and below that of a ledger that is imported
+    /// A look under the time as its fence: above those that were taken before, and below that of a ledger that is imported
     /// later and has the session.
-    fn alone(&self) -> Call {
+    fn look<'a>(
+        &self,
+        provider: &str,
+        sandbox: &'a ListedSandbox,
+        at: Timestamp,
+    ) -> Result<Look<'a>, Failure> {
         let mut call = self.quiet("op_reconcile");
         call.meta.fence = self.now().0;
-        call
+        let provider = self.providers.get(provider)?;
+        Ok(Look {
+            sandbox,
+            provider,
+            call,
+            at,
+        })
     }
 
     /// A provider's answer, if it comes in the time that persisting may take.

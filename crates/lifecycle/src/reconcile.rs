@@ -75,6 +75,8 @@ impl Engine {
             )
             .next("alpine reconcile"));
         }
+        // Taken before they are listed: who had it may have saved or destroyed one since.
+        let lock = self.lock_strays(&request).await;
         // Listed before the ledger is read: a sandbox is made after its session was recorded, so each has its row by then.
         let listed = if request.session.is_none() {
             self.listed().await?
@@ -100,10 +102,7 @@ impl Engine {
             }
         }
         for (provider, sandbox) in strays {
-            report.push(
-                self.quarantine(&provider, &sandbox, request.dry_run)
-                    .await?,
-            );
+            report.push(self.quarantine(&provider, &sandbox, lock.is_some()).await?);
         }
         Ok(report)
     }

@@ -4,7 +4,7 @@ use crate::common::*;
 use alpine_ledger::{Ledger, Options, State};
 use alpine_lifecycle::*;
 use alpine_provider_api::*;
-use alpine_testkit::{FakeProvider, Fault};
+use alpine_testkit::{FakeObject, FakeProvider, Fault};
 use std::time::Duration;
 
 fn all_mine() -> ReconcileRequest {
@@ -401,6 +401,74 @@ async fn a_stray_sandbox_is_saved_and_destroyed_only_at_a_second_look() {
     assert!(only(&world).await.done);
     assert!(!there(&world, &ours) && there(&world, &theirs));
     assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    world.fake.assert_no_violations();
+}
+
+#[tokio::test]
+async fn what_was_written_to_a_stray_sandbox_since_it_was_saved_is_saved_too() {
+    for lost in [false, true] {
+        let mut world = world();
+        let own = world.engine.ledger.id().to_owned();
+        let name = stray(&world, &own, "sbx_stray").await;
+        assert_eq!(only(&world).await.error, None);
+        world.engine.limits.quarantine = Duration::ZERO;
+        let late = if lost { "work.txt" } else { "late.txt" };
+        if lost {
+            // Nothing has changed, but what was saved can't be read any more.
+            world
+                .fake
+                .fault("read_object", Fault::Error(ErrorKind::NotFound), 1);
+        } else {
+            world.fake.workspace_write(&name, late, b"precious");
+        }
+        assert!(only(&world).await.done);
+        assert!(world.fake.sandboxes().is_empty());
+        let objects = world.fake.objects();
+        assert_eq!(objects.len(), 2);
+        let has_it = |object: &FakeObject| {
+            let files = object.files.as_ref().unwrap();
+            files.get(late).is_some_and(|text| text == b"precious")
+        };
+        assert!(objects.iter().any(has_it));
+        let saved = world
+            .engine
+            .ledger
+            .read(|snapshot| snapshot.quarantined(&name));
+        let saved = saved.unwrap().unwrap().durable_object_id;
+        let newest = objects.iter().max_by_key(|object| object.generation);
+        assert_eq!(saved, newest.map(|object| object.id.clone()));
+        world.fake.assert_no_violations();
+    }
+}
+
+#[tokio::test]
+async fn many_at_once_save_a_stray_sandbox_once_and_destroy_it_once() {
+    let mut world = world();
+    let own = world.engine.ledger.id().to_owned();
+    stray(&world, &own, "sbx_stray").await;
+    for looks in [("capture", false), ("destroy", true)] {
+        let (method, reaps) = looks;
+        if reaps {
+            world.engine.limits.quarantine = Duration::ZERO;
+        }
+        world.fake.fault(method, Fault::Delay { ms: 300 }, 1);
+        let all = (0..4).map(|_| {
+            let engine = world.engine.clone();
+            tokio::spawn(async move { engine.reconcile(all_mine()).await })
+        });
+        let mut done = 0;
+        for one in all.collect::<Vec<_>>() {
+            let report = one.await.unwrap().unwrap();
+            assert!(
+                report.iter().all(|found| found.error.is_none()),
+                "{report:?}"
+            );
+            done += report.iter().filter(|found| found.done).count();
+        }
+        assert_eq!(done, usize::from(reaps));
+        assert_eq!(world.fake.count(method), 1, "{method}");
+    }
+    assert_eq!(world.fake.objects().len(), 1);
     world.fake.assert_no_violations();
 }
 
