@@ -12,7 +12,8 @@ use crate::tables::{
     AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
 };
 use crate::{
-    LeaseRecord, LedgerError, Options, backup, create, holder, index, migrate, predecessor,
+    LeaseRecord, LedgerError, Options, Snapshot, Timestamp, backup, create, holder, index, migrate,
+    predecessor,
 };
 use redb::ReadableDatabase;
 use std::fs::{self, File};
@@ -53,6 +54,17 @@ pub enum Imported {
 struct Source {
     blake3: String,
     sessions: u64,
+    /// When it was.
+    #[serde(default)]
+    at: Timestamp,
+}
+
+impl Snapshot<'_> {
+    /// When the ledger was imported, if it was: else long ago.
+    pub(crate) fn imported_at(&self) -> Result<Timestamp, LedgerError> {
+        let source: Option<Source> = self.store.get(META, b"imported")?;
+        Ok(source.map_or_else(Timestamp::default, |source| source.at))
+    }
 }
 
 /// What a file turned out to be.
@@ -94,6 +106,7 @@ pub fn import(
             let source = Source {
                 blake3: blake3.clone(),
                 sessions,
+                at: site.options.clock.now(),
             };
             store.put(META, b"imported", &source)?;
             index::rebuild(store)?;

@@ -90,6 +90,8 @@ impl Snapshot<'_> {
         limit: usize,
     ) -> Result<Vec<SessionRecord>, LedgerError> {
         let now = self.store.site.options.clock.now();
+        // What an import brought along counts from then, however old it is.
+        let imported = self.imported_at()?;
         let mut due = Vec::new();
         for owner in self.owners()? {
             let prefix = Key::text(&owner).and_byte(FINISHED);
@@ -98,7 +100,7 @@ impl Snapshot<'_> {
             self.store
                 .scan(BY_OWNER, &span, Order::Backward, |_, json| {
                     let listed: SessionSummary = self.store.parse(BY_OWNER, json)?;
-                    if now.since(listed.updated_at) <= keep.sessions {
+                    if now.since(listed.updated_at.max(imported)) <= keep.sessions {
                         return Ok(ControlFlow::Break(()));
                     }
                     let session = self.known_session(&listed.session_id)?;
@@ -222,16 +224,15 @@ impl Tx<'_> {
         Ok(keys)
     }
 
-    /// The keys of a session's requests. One that was imported may have had several.
+    /// The keys of a session's requests. One that was imported may have had several, of several principals.
     fn requests_of(&self, session: &SessionRecord) -> Result<Vec<Vec<u8>>, LedgerError> {
-        let owner = Key::text(&session.new.owner);
-        let own = owner.clone().and_last(&session.new.client_request_id);
+        let own = Key::text(&session.new.owner).and_last(&session.new.client_request_id);
         let row = self.request_row(&session.new.owner, &session.new.client_request_id)?;
         if row.is_none_or(|row| row.fingerprint != IMPORTED) {
             return Ok(vec![own.as_bytes().to_vec()]);
         }
         let mut keys = Vec::new();
-        let span = Span::of(owner.as_bytes());
+        let span = Span::of(&[]);
         self.store
             .scan(REQUESTS, &span, Order::Forward, |key, json| {
                 let row: RequestRow = self.store.parse(REQUESTS, json)?;

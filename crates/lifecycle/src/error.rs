@@ -149,8 +149,11 @@ impl Failure {
             cause: record.cause.clone(),
             next_step: record.next_step.clone(),
             retryable: record.retryable,
-            // A failure never exits 0, whatever a damaged or foreign record says.
-            exit_code: record.exit_code.max(1),
+            // Where none was recorded, as in what was imported, the code says it: a failure never exits 0.
+            exit_code: match record.exit_code {
+                0 => known.map_or(1, |row| row.2),
+                recorded => recorded,
+            },
             operation_id: record
                 .operation_id
                 .as_ref()
@@ -230,4 +233,29 @@ fn last_lines(lines: &[String]) -> String {
     kept.iter()
         .rev()
         .fold(String::new(), |text, line| text + "\n  " + line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+    use alpine_ledger::ErrorRecord;
+
+    #[test]
+    fn a_recorded_failure_exits_as_it_did_or_as_its_code_does() {
+        let exit = |error_code: &str, exit_code| {
+            let record = ErrorRecord {
+                error_code: error_code.to_owned(),
+                cause: String::new(),
+                next_step: String::new(),
+                retryable: false,
+                operation_id: None,
+                exit_code,
+            };
+            Failure::from_record(&record).exit_code
+        };
+        assert_eq!(exit("ERR_BRANCH_NOT_FOUND", 0), 1);
+        assert_eq!(exit("ERR_INSTALL_FAILED", 0), 2);
+        assert_eq!(exit("ERR_UNHEARD_OF", 0), 1);
+        assert_eq!(exit("ERR_INSTALL_FAILED", 143), 143);
+    }
 }

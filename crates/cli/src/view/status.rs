@@ -5,6 +5,7 @@ use alpine_ledger::{
     ErrorRecord, LeaseRecord, OperationRecord, OperationState, SessionRecord, State,
     TransitionRecord,
 };
+use alpine_lifecycle::Failure;
 use alpine_provider_api::Redactor;
 use serde::Serialize;
 use serde_json::Value;
@@ -217,7 +218,7 @@ impl ErrorDocument {
             next_step: redactor.redact(&record.next_step),
             retryable: record.retryable,
             operation_id: record.operation_id.as_ref().map(ToString::to_string),
-            exit_code: record.exit_code,
+            exit_code: Failure::from_record(record).exit_code,
         }
     }
 }

@@ -173,8 +173,8 @@ impl Document {
         for (id, session) in &self.sessions {
             let rows = Rows::new(self, session, now, redact);
             put_all(store, &rows)?;
-            for name in &rows.requests {
-                let key = Key::text(&rows.session.new.owner).and_last(name);
+            for (who, id) in &rows.requests {
+                let key = Key::text(who).and_last(id);
                 if names.insert(key.as_bytes().to_vec()) {
                     store.put(REQUESTS, key.as_bytes(), &rows.request)?;
                 }

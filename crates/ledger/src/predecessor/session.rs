@@ -19,8 +19,8 @@ pub(super) struct Rows {
     pub(super) lease: LeaseRecord,
     /// The payload of its durable object.
     pub(super) attempt: Option<PersistAttempt>,
-    /// The client request ids that made it.
-    pub(super) requests: Vec<String>,
+    /// The principals and their client request ids that made it.
+    pub(super) requests: Vec<(String, String)>,
     pub(super) request: RequestRow,
 }
 
@@ -156,7 +156,7 @@ fn last(
 fn record(
     from: &Session,
     id: &SessionId,
-    requests: &[String],
+    requests: &[(String, String)],
     now: Timestamp,
     redact: Redact<'_>,
 ) -> SessionRecord {
@@ -165,7 +165,11 @@ fn record(
         session_id: id.clone(),
         new: NewSession {
             owner: from.owner().to_owned(),
-            client_request_id: requests.first().cloned().unwrap_or_default(),
+            client_request_id: requests
+                .iter()
+                .find(|(who, _)| who == from.owner())
+                .map(|(_, id)| id.clone())
+                .unwrap_or_default(),
             repo_url: redact(&from.repo_url),
             branch: from.branch.clone(),
             public: false,
@@ -204,25 +208,31 @@ fn record(
     }
 }
 
-/// The client request ids of a session. One that has none gets one that nobody asks for.
-fn requests(document: &Document, from: &Session) -> Vec<String> {
-    let prefixes = [from.owner(), &from.principal_id].map(|who| format!("up:{who}:"));
-    let id = |key: &String| {
-        let mut found = prefixes
-            .iter()
-            .filter_map(|prefix| key.strip_prefix(prefix));
-        found.next().map(str::to_owned)
+/// The requests of a session: who asked, and their client request ids. An owner who has none gets one that nobody
+/// asks for.
+fn requests(document: &Document, from: &Session) -> Vec<(String, String)> {
+    let known = [from.owner(), &from.principal_id];
+    let parts = |key: &str| {
+        let key = key.strip_prefix("up:")?;
+        // A principal may have colons of its own.
+        let whole = known.iter().find_map(|who| {
+            let id = key.strip_prefix(who)?.strip_prefix(':')?;
+            Some((*who, id))
+        });
+        let (who, id) = whole.or_else(|| key.split_once(':'))?;
+        Some((who.to_owned(), id.to_owned()))
     };
-    let mut ids: Vec<String> = document
+    let mut found: Vec<(String, String)> = document
         .idempotency
         .iter()
         .filter(|(_, request)| request.session_id == from.session_id)
-        .filter_map(|(key, _)| id(key))
+        .filter_map(|(key, _)| parts(key))
         .collect();
-    if ids.is_empty() {
-        ids.push(format!("imported:{}", from.session_id));
+    if !found.iter().any(|(who, _)| who == from.owner()) {
+        let id = format!("imported:{}", from.session_id);
+        found.push((from.owner().to_owned(), id));
     }
-    ids
+    found
 }
 
 /// What a repeat of the request answers: what was recorded, else that it came without its sandbox.
@@ -251,7 +261,8 @@ fn error(
                 "" => operation.clone(),
                 recorded => OperationId::from_recorded(recorded),
             }),
-            exit_code: 2,
+            // The predecessor recorded none: it follows from the code.
+            exit_code: 0,
         },
         None => ErrorRecord {
             error_code: "ERR_INTERRUPTED".to_owned(),

@@ -1,10 +1,10 @@
 //! Export and import: the same ledger comes back, or nothing is changed.
 
 use crate::upkeep::{exported, full};
-use crate::world::{BEGUN, kind, options_of, request};
+use crate::world::{BEGUN, World, kind, options_of, request};
 use alpine_ledger::{
     Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery, OperationState,
-    Options, SessionId, State, check, import,
+    Options, Retention, SessionId, State, check, import,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -395,6 +395,56 @@ fn replays(ledger: &Ledger, number: usize, state: State) {
         admitted,
         Admission::Conflict(Conflict::OtherRequest(_))
     ));
+}
+
+#[test]
+fn what_was_imported_is_kept_from_then_on_however_old_it_is() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    fs::write(&file, predecessor().to_string()).unwrap();
+    let clock = World::new().clock;
+    import(&path, options_of(&clock), &file, &str::to_owned).unwrap();
+    let ledger = Ledger::open(&path, options_of(&clock)).unwrap();
+    let gone = || ledger.retain(&Retention::default(), 100).unwrap().sessions;
+    clock.advance(Duration::from_secs(24 * 60 * 60) * 90);
+    assert_eq!(gone(), 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(gone(), 29);
+    sound(&path);
+    assert!(!exported(&ledger).contains("\"table\":\"requests\""));
+}
+
+#[test]
+fn an_imported_request_is_its_own_principals() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    let mut old = predecessor();
+    let of = |number: usize| json!({"session_id": id(number)});
+    // One is failed, and so is replayed.
+    old["sessions"][id(13)]["principal_id"] = json!("ci:main");
+    old["idempotency"] = json!({"up:ci:main:req-9": of(13), "up:bot:req-9": of(0)});
+    fs::write(&file, old.to_string()).unwrap();
+    run(&path, &file).unwrap();
+    sound(&path);
+    let ledger = Ledger::open(&path, Options::new()).unwrap();
+    let admit = |who: &str| {
+        let new = request(who, "req-9");
+        ledger.write(|tx| tx.admit(&new, "f", "s", who)).unwrap()
+    };
+    for (who, number) in [("ci:main", 13), ("bot", 0)] {
+        let admitted = admit(who);
+        let Admission::Replay(session, operation) = admitted else {
+            panic!("{who}: {admitted:?}")
+        };
+        assert_eq!(session.session_id.as_str(), id(number));
+        assert_eq!(session.new.owner, "team:me");
+        // What a failure exits with follows from its code.
+        assert_eq!(
+            operation.error.map(|error| error.exit_code),
+            Some(u8::from(number == 0))
+        );
+    }
+    assert!(matches!(admit("team:me"), Admission::Run(_)));
 }
 
 #[test]
