@@ -16,10 +16,10 @@ use crate::{
     predecessor,
 };
 use redb::ReadableDatabase;
+use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Takes secrets out of free text that others wrote.
@@ -87,8 +87,9 @@ pub fn import(
     let site = Site::new(path, options)?;
     file::open_dir(&site)?;
     let source = Site::new(from, site.options.clone())?;
-    let (text, in_place) = read(&source, &site)?;
-    let content = match content(&text) {
+    let (text, file) = read(&source)?;
+    let in_place = file::is_current(&site, file);
+    let content = match content(&text).and_then(|content| may_stand(content, in_place)) {
         Ok(content) => content,
         Err(what) => return Ok(Imported::Refused { what }),
     };
@@ -114,7 +115,7 @@ pub fn import(
         })
     };
     if in_place {
-        return replace_source(&site, fill);
+        return replace_source(&site, file, fill);
     }
     if file::open(&site, Access::Write)?.is_none() {
         let fresh = Fresh::begin(&site)?;
@@ -146,19 +147,35 @@ pub fn import(
     })
 }
 
-/// The bytes of the source, and whether it stands where the ledger should.
-fn read(source: &Site, site: &Site) -> Result<(Vec<u8>, bool), LedgerError> {
+/// The bytes of the source, and which file it is.
+fn read(source: &Site) -> Result<(Vec<u8>, (u64, u64)), LedgerError> {
     let mut text = Vec::new();
     let failed = |error| from_io(source, error);
-    let mut file = File::open(&source.path).map_err(failed)?;
-    let here = file.metadata().map_err(failed)?;
-    if !here.is_file() {
+    // Without `NONBLOCK`, opening a named pipe would wait for its other end.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut file = rustix::fs::open(&source.path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| failed(error.into()))?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
         return Err(source.unavailable("it is not a regular file", None));
     }
     file.read_to_end(&mut text).map_err(failed)?;
-    let in_place = fs::symlink_metadata(&site.path)
-        .is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()));
-    Ok((text, in_place))
+    Ok((text, file::identity(&metadata)))
+}
+
+/// Refuses what stands where the ledger should, unless it is the predecessor's.
+fn may_stand(content: Content, in_place: bool) -> Result<Content, String> {
+    let what = match &content {
+        Content::Backup => "it is the ledger itself",
+        Content::Export(..) => "it stands where the ledger should: move it elsewhere first",
+        Content::Predecessor(_) => return Ok(content),
+    };
+    if in_place {
+        Err(what.to_owned())
+    } else {
+        Ok(content)
+    }
 }
 
 /// What the file is, as far as it is whole.
@@ -267,9 +284,13 @@ fn release(store: &Store<'_>, lease: &mut LeaseRecord) {
 /// Puts the ledger where its source stood, which keeps its bytes under another name.
 fn replace_source(
     site: &Site,
+    source: (u64, u64),
     fill: impl FnOnce(&Fresh<'_>) -> Result<u64, LedgerError>,
 ) -> Result<Imported, LedgerError> {
     let fresh = Fresh::begin(site)?;
+    if !file::is_current(site, source) {
+        return Err(site.unavailable("it was replaced meanwhile", None));
+    }
     let sessions = fill(&fresh)?;
     let mut name = site.path.clone().into_os_string();
     name.push(".predecessor");

@@ -188,15 +188,21 @@ fn what_is_damaged_is_repaired_or_goes_aside() {
     }
     let mut zeroed = whole.clone();
     zeroed[4096..12 * 4096].fill(0);
-    for (bytes, what) in [
-        (flipped, "a flipped bit wherever the session is named"),
-        (zeroed, "zeroed pages"),
-        (whole[..whole.len() / 2].to_vec(), "half of it"),
-        (whole[..4096].to_vec(), "its first page"),
+    for (bytes, left, what) in [
+        (flipped, 0, "a flipped bit wherever the session is named"),
+        (zeroed, 0, "zeroed pages"),
+        (whole[..whole.len() / 2].to_vec(), 0, "half of it"),
+        (whole[..4096].to_vec(), 0, "its first page"),
+        (
+            whole[..whole.len() - 1].to_vec(),
+            1,
+            "all but its last byte",
+        ),
     ] {
         recorded.put(&bytes, 0o600);
-        let (_, pasted) = recorded.mended(&LIST, "ERR_LEDGER_CORRUPT");
+        let (list, pasted) = recorded.mended(&LIST, "ERR_LEDGER_CORRUPT");
         assert!(pasted.contains("repair"), "{what}: {pasted}");
+        assert_eq!(Recorded::listed(&list), left, "{what}");
         let names = fs::read_dir(recorded.world.env.alpine_home()).expect("the home");
         let kept = names.flatten().find(|entry| {
             entry.file_name().to_string_lossy().contains(".damaged")
@@ -226,6 +232,15 @@ fn the_predecessors_file_is_imported_whoever_may_read_it() {
             format!("alpine ledger import {}\n", recorded.path().display())
         );
     }
+}
+
+#[test]
+fn a_pipe_is_not_imported() {
+    let world = World::new();
+    let pipe = world.env.root().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a pipe");
+    let pipe = pipe.to_str().expect("its name");
+    world.fails(&["ledger", "import", pipe], "ERR_USAGE", 1);
 }
 
 /// The row as a newer version would write it.

@@ -160,9 +160,18 @@ fn write_export(ledger: &Ledger, out: &File) -> Result<alpine_ledger::Exported, 
 }
 
 fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
+    let refuse = |what: &str| {
+        let cause = format!("`{}` {what}", file.display());
+        Err(usage(cause, "alpine ledger import --help"))
+    };
+    match fs::metadata(file) {
+        // Opening a named pipe would wait for its other end.
+        Ok(metadata) if !metadata.is_file() => return refuse("is not a regular file"),
+        Ok(_) => {}
+        Err(error) => return refuse(&format!("can't be opened: {error}")),
+    }
     if let Err(error) = File::open(file) {
-        let cause = format!("`{}` can't be opened: {error}", file.display());
-        return Err(usage(cause, "alpine ledger import --help"));
+        return refuse(&format!("can't be opened: {error}"));
     }
     home::make(&config.home.value)?;
     let path = &config.ledger.value;

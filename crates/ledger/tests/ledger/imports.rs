@@ -499,6 +499,34 @@ fn the_predecessors_file_is_replaced_where_it_stands_and_kept() {
 }
 
 #[test]
+fn a_ledger_is_not_imported_into_itself() {
+    let world = full();
+    let link = world.dir.path().join("link");
+    std::os::unix::fs::symlink(world.path(), &link).unwrap();
+    let before = exported(&world.ledger);
+    for from in [&world.path(), &link] {
+        let done = run(&world.path(), from).unwrap();
+        assert!(matches!(done, Imported::Refused { .. }), "{done:?}");
+    }
+    assert_eq!(exported(&world.ledger), before);
+    // Nor is an export that stands in its place.
+    let (_dir, path) = empty();
+    fs::write(&path, &before).unwrap();
+    let done = run(&path, &path).unwrap();
+    assert!(matches!(done, Imported::Refused { .. }), "{done:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let (dir, path) = empty();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let error = run(&path, &pipe).unwrap_err();
+    assert_eq!(kind(&error), "unavailable");
+}
+
+#[test]
 fn a_predecessors_file_that_makes_no_sense_is_refused() {
     let (dir, path) = empty();
     let file = dir.path().join("sessions.json");
