@@ -447,6 +447,23 @@ fn following_sees_what_others_write_and_ends_when_it_is_told_to() {
 }
 
 #[test]
+fn following_begins_anew_in_a_ledger_that_is_behind() {
+    let world = World::new();
+    let session = world.ready("tester", "mine", 1000);
+    let older = world.path("older");
+    world.ledger.backup(&older).unwrap();
+    let last = world.event(Some(&session), "note", "lost");
+    let following = world.follow(&[]);
+    while following.next()["seq"] != last {}
+    world.ledger.close();
+    fs::rename(&older, world.path("home").join("ledger.redb")).unwrap();
+    let seen: Vec<Value> = (1..last).map(|_| following.next()).collect();
+    assert_eq!(numbers(&seen), (1..last).collect::<Vec<_>>());
+    assert_eq!(world.event(Some(&session), "note", "another"), last);
+    assert_eq!(following.next()["reason"], "another");
+}
+
+#[test]
 fn following_gets_each_event_once_while_writers_come_and_go() {
     let world = World::new();
     let session = world.ready("tester", "mine", 1000);

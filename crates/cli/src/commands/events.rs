@@ -6,7 +6,7 @@ use crate::output;
 use crate::signals;
 use crate::view::{EventDocument, GapDocument};
 use crate::work::Work;
-use alpine_ledger::{Event, Ledger, LedgerError, SessionId, Snapshot};
+use alpine_ledger::{Event, LedgerError, SessionId, Snapshot};
 use alpine_lifecycle::{Caller, Failure, lookup};
 use alpine_provider_api::Redactor;
 use std::collections::HashMap;
@@ -31,19 +31,20 @@ pub(crate) fn run(work: &Work, args: &EventsArgs) -> Result<u8, Failure> {
         }
         None => None,
     };
-    let cursor = args.after.unwrap_or(0);
-    if is_ahead(&ledger, cursor)? {
-        let text = format!("the ledger has no event {cursor}; the cursor may be another ledger's");
-        work.output.warning(&text);
-    }
     let mut watcher = Watcher {
         caller,
         session,
         own: HashMap::new(),
-        cursor,
+        cursor: args.after.unwrap_or(0),
     };
     loop {
         let page = ledger.read(|snapshot| watcher.page(snapshot, work.redactor()))?;
+        if page.is_behind {
+            let cursor = watcher.cursor;
+            let text =
+                format!("the ledger has no event {cursor}; the cursor may be another ledger's");
+            work.output.warning(&text);
+        }
         watcher.cursor = page.cursor;
         if !page.lines.iter().all(|line| shown(work, line)) {
             return Ok(0);
@@ -55,15 +56,6 @@ pub(crate) fn run(work: &Work, args: &EventsArgs) -> Result<u8, Failure> {
             return Ok(0);
         }
     }
-}
-
-/// Whether the ledger has not come to an event that somebody says they have seen.
-fn is_ahead(ledger: &Ledger, cursor: u64) -> Result<bool, Failure> {
-    let Some(before) = cursor.checked_sub(1) else {
-        return Ok(false);
-    };
-    let seen = ledger.read(|snapshot| snapshot.events_after(before, 1))?;
-    Ok(seen.is_empty())
 }
 
 /// Shows a line. Whether somebody still reads it.
@@ -90,6 +82,9 @@ struct Page {
     lines: Vec<Line>,
     cursor: u64,
     more: bool,
+    /// Whether the ledger has not come to the event that the cursor says somebody has seen, as after it was replaced:
+    /// the next page begins anew.
+    is_behind: bool,
 }
 
 /// One line of the stream.
@@ -101,13 +96,17 @@ enum Line {
 
 impl Watcher {
     fn page(&mut self, snapshot: &Snapshot<'_>, redactor: &Redactor) -> Result<Page, LedgerError> {
-        let events = snapshot.events_after(self.cursor, PAGE)?;
+        // From the event at the cursor on, or of what comes after where that was trimmed: the last one never is.
+        let cursor = self.cursor;
+        let events = snapshot.events_after(cursor.saturating_sub(1), PAGE + 1)?;
+        let is_behind = cursor > 0 && events.is_empty();
         let mut page = Page {
             lines: Vec::new(),
-            cursor: self.cursor,
-            more: events.len() == PAGE,
+            cursor: if is_behind { 0 } else { cursor },
+            more: events.len() > PAGE,
+            is_behind,
         };
-        for event in &events {
+        for event in events.iter().filter(|event| event.seq > cursor) {
             if let Some((from, to)) = trimmed(page.cursor, event.seq) {
                 page.lines.push(Line::Gap(GapDocument::new(from, to)));
             }
