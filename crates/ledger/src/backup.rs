@@ -26,8 +26,7 @@ pub struct Saved {
 }
 
 impl Ledger {
-    /// Writes a copy of all that is recorded to a new file, under the writer's lock: everything before, nothing
-    /// after. Every row is checked on the way; a file that is there is never overwritten.
+    /// Writes a copy of all that is recorded to a new file: one state, while others may write on. Every row is checked on the way; a file that is there is never overwritten.
     ///
     /// # Errors
     /// `Corrupt` for a row that is not sound; `Unavailable` when the file is there or can't be written.
@@ -37,7 +36,10 @@ impl Ledger {
         if fresh.is_taken()? {
             return Err(place.unavailable("there is a file of that name already", None));
         }
-        let copied = self.write(|tx| fresh.fill(|into| tx.store.copy_to(into)));
+        let copied = self.read(|snapshot| {
+            migrate::refuse_newer(&snapshot.store)?;
+            fresh.fill(|into| snapshot.store.copy_to(into))
+        });
         let rows = match copied {
             Ok((rows, _)) => {
                 fresh.place()?;

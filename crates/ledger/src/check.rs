@@ -2,7 +2,8 @@
 
 mod agree;
 
-use crate::handle::open_reader;
+use crate::handle::{bars_writers, open_reader};
+use crate::private;
 use crate::rows::{self, KEPT};
 use crate::site::Site;
 use crate::store::{self, Order, Store, guard};
@@ -142,7 +143,10 @@ fn look_at_rows(store: &Store<'_>, table: &'static str, checked: &mut Checked) -
 
 /// Lets redb look at every page of a copy: its own check writes.
 fn look_at_pages(site: &Site) -> Result<(), LedgerError> {
-    let copy = backup::scratch_copy(site)?;
+    let copy = match backup::scratch_copy(site) {
+        Err(error) if bars_writers(&error) => private::copy(site)?,
+        copy => copy?,
+    };
     let sound = guard(site, || {
         let backend = redb::backends::FileBackend::new(copy)?;
         let mut database = store::builder().create_with_backend(backend)?;

@@ -241,9 +241,7 @@ pub(crate) fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
         }
         match repair(site) {
             Err(error) if bars_writers(&error) => {
-                if let Some(copy) = private::repaired(site)? {
-                    return Ok(reader(copy, true));
-                }
+                return Ok(reader(private::repaired(site)?, true));
             }
             repaired => repaired?,
         }
@@ -261,7 +259,7 @@ fn repair(site: &Site) -> Result<(), LedgerError> {
 }
 
 /// Whether an error only keeps writers out: their lock is held, or the file may not be written.
-fn bars_writers(error: &LedgerError) -> bool {
+pub(crate) fn bars_writers(error: &LedgerError) -> bool {
     matches!(
         error,
         LedgerError::Busy { .. }

@@ -340,6 +340,20 @@ fn a_home_on_a_read_only_mount_is_read_and_not_written() {
     let list = recorded.shell(&format!("{before}alpine list --all --json'"));
     assert_eq!(list.code(), Some(0), "{list:#?}");
     assert_eq!(Recorded::listed(&document(&list)), 1);
+    let elsewhere = world.env.root().join("elsewhere");
+    for looking in [
+        "ledger check --deep --json",
+        "ledger export -",
+        &format!("ledger backup {} --json", elsewhere.display()),
+        "reconcile --dry-run --json",
+    ] {
+        let looked = recorded.shell(&format!("{before}alpine {looking}'"));
+        assert_eq!(looked.code(), Some(0), "{looking}: {looked:#?}");
+    }
+    let saved = Ledger::open_read(&elsewhere, Options::new()).expect("the backup");
+    let session = SessionId::from_recorded(&recorded.session);
+    let session = saved.read(|snapshot| snapshot.session(&session));
+    assert!(session.expect("a snapshot").is_some());
     let up = world.up("on-a-read-only-mount").join(" ");
     let refused = recorded.shell(&format!("{before}alpine {up} --json'"));
     let failure = document(&refused);

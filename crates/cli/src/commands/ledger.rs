@@ -77,11 +77,11 @@ fn repair(work: &Work, config: &Config) -> Result<u8, Failure> {
     })
 }
 
-/// The ledger, which must be there.
+/// The ledger, to read it; it must be there.
 fn existing(work: &Work, config: &Config) -> Result<Ledger, Failure> {
     let path = &config.ledger.value;
     if fs::symlink_metadata(path).is_ok() {
-        return work.ledger(config);
+        return work.ledger_to_read(config);
     }
     let cause = format!("there is no ledger at `{}` yet", path.display());
     Err(Failure::new(ErrorCode::LedgerUnavailable, cause)
@@ -105,9 +105,8 @@ fn backup(work: &Work, config: &Config, file: Option<&Path>) -> Result<u8, Failu
     };
     new_file(&path, "alpine ledger backup")?;
     let ledger = existing(work, config)?;
-    let saved = ledger.backup(&path);
-    ledger.close();
-    tell(work, &BackupDocument::new(&saved?), BackupDocument::told);
+    let saved = ledger.backup(&path)?;
+    tell(work, &BackupDocument::new(&saved), BackupDocument::told);
     Ok(0)
 }
 

@@ -22,7 +22,12 @@ pub(crate) fn run(work: &Work, args: ReconcileArgs) -> Result<u8, Failure> {
     let with = work.provider_setup(&config)?;
     let providers = work.setup.providers(&with)?;
     let interrupt = signals::interrupt()?;
-    let ledger = work.ledger(&config)?;
+    // Who only looks writes nothing, and may look where nothing may be written.
+    let ledger = if args.dry_run {
+        work.ledger_to_read(&config)?
+    } else {
+        work.ledger(&config)?
+    };
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
     let ended = drive(runtime()?, engine.reconcile(request));

@@ -439,6 +439,21 @@ fn a_backup_while_others_write_is_one_state() {
 }
 
 #[test]
+fn what_nobody_may_write_is_checked_and_backed_up() {
+    let (world, whole) = at_rest();
+    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o400)).unwrap();
+    for depth in [Depth::Rows, Depth::Pages] {
+        assert_eq!(checked(&world, depth).problems, []);
+    }
+    let reader = Ledger::open_read(&world.path(), options_of(&world.clock)).unwrap();
+    let saved = world.dir.path().join("saved");
+    reader.backup(&saved).unwrap();
+    let saved = Ledger::open_read(&saved, options_of(&world.clock)).unwrap();
+    assert_eq!(exported(&saved), exported(&reader));
+    assert!(fs::read(world.path()).unwrap() == whole);
+}
+
+#[test]
 fn a_backup_overwrites_nothing() {
     let world = full();
     let path = world.dir.path().join("precious");
