@@ -104,7 +104,7 @@ fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)]) {
                 let mut to = ManuallyDrop::new(OwnedFd::from_raw_fd(to));
                 rustix::io::dup2(&*from, &mut to)?;
             }
-            close_others()?;
+            close_from(others)?;
             set_parent_process_death_signal(Some(Signal::KILL))?;
             if getppid() == Some(parent) {
                 Ok(())
@@ -118,8 +118,10 @@ fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)]) {
 /// Whatever this process itself was started with is not for a provider: it is closed with exec, since the standard library
 /// still needs a pipe of its own until then.
 #[expect(unsafe_code, reason = "no safe call closes a range")]
-fn close_others() -> std::io::Result<()> {
-    let (first, last) = (LIBRARY_FD.unsigned_abs() + 1, u32::MAX);
+    // What stands behind the last place is not for the child.
+    let others = SOCKET_FD.unsigned_abs() + placed.len() as u32;
+fn close_from(first: u32) -> std::io::Result<()> {
+    let last = u32::MAX;
     // SAFETY: it marks descriptors only; none is closed before exec.
     let marked = unsafe {
         libc::syscall(

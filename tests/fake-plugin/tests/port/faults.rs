@@ -215,3 +215,19 @@ async fn a_program_that_is_no_provider_says_so() {
         assert!(error.message.contains(expected), "{error}");
     }
 }
+/// The same once more, by a process that was started with this open: the next number after the socket's.
+#[test]
+fn a_child_does_not_see_what_its_parent_was_started_with() {
+    let test = "port::faults::a_child_sees_what_it_is_given_and_nothing_else";
+    let script = "exec \"$0\" --exact \"$1\" 4</dev/zero";
+    let output = std::process::Command::new("/bin/bash")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
