@@ -16,6 +16,12 @@
 #ifndef THE_FLAGS
 #define THE_FLAGS 0
 #endif
+#ifndef THE_PORT_SIZE
+#define THE_PORT_SIZE sizeof(alpine_port)
+#endif
+#ifndef THE_PORT_ABI
+#define THE_PORT_ABI abi
+#endif
 #ifndef THE_OPEN
 #define THE_OPEN opened
 #endif
@@ -55,9 +61,9 @@ static int32_t over(void *ctx, uint32_t deadline_ms) {
 
 __attribute__((unused)) static int32_t opened(uint32_t abi, const alpine_port *to, const uint8_t *json, size_t len,
                                               alpine_port *out) {
-  (void)json, (void)len;
+  (void)abi, (void)json, (void)len;
   host = *to;
-  *out = (alpine_port){sizeof(alpine_port), abi, NULL, take, over};
+  *out = (alpine_port){THE_PORT_SIZE, THE_PORT_ABI, NULL, take, over};
   return ALPINE_SENT_OK;
 }
 

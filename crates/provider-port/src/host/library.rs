@@ -131,6 +131,23 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether `open` filled the port that it was asked for.
+fn fits(port: &Port, abi: u32) -> Result<(), ProviderError> {
+    let (size, expected) = (port.struct_size as usize, size_of::<Port>());
+    if size < expected {
+        return Err(incompatible(format!(
+            "`open` filled a port of {size} bytes, where at least {expected} are expected"
+        )));
+    }
+    if port.abi != abi {
+        return Err(incompatible(format!(
+            "`open` filled a port of version {} of the boundary, where it was asked for {abi}",
+            port.abi
+        )));
+    }
+    Ok(())
+}
+
 /// Who a library speaks to.
 pub(super) trait Hosts: Takes {
     /// It has closed its port, or says that it is closed: nothing more comes of it.
@@ -201,6 +218,7 @@ impl Loaded {
         if port.send.is_none() {
             return Err(incompatible("`open` left the port's `send` NULL"));
         }
+        fits(&port, self.abi)?;
         receiver.opened.store(true, Ordering::Release);
         Ok(Opened { port, receiver })
     }

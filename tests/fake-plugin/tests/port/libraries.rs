@@ -72,6 +72,16 @@ async fn each_wrong_library_has_its_own_message() {
             "`open` left the port's `send` NULL",
         ),
         (
+            &["THE_PORT_SIZE=8"],
+            anywhere,
+            "`open` filled a port of 8 bytes, where at least 32 are expected",
+        ),
+        (
+            &["THE_PORT_ABI=77"],
+            anywhere,
+            "`open` filled a port of version 77 of the boundary, where it was asked for 1",
+        ),
+        (
             &["THE_FLAGS=1"],
             here,
             "the provider was built with `panic=abort`, so it can't run in this process: set `isolation = \"process\"`, or leave it out",
