@@ -28,6 +28,8 @@ pub struct PortProvider {
 #[derive(Debug, Default)]
 struct Slot {
     instance: Option<Instance>,
+    /// Why there is none, where the last one could not be started at all.
+    failed: Option<ProviderError>,
     starts: VecDeque<Instant>,
 }
 
@@ -78,7 +80,7 @@ impl PortProvider {
     /// The instance there is, or a new one. It is "anew" where this call is among those that wait for its start.
     fn current(&self) -> Result<(Arc<Session>, bool), ProviderError> {
         let mut slot = locked(&self.slot);
-        let mut last = None;
+        let mut last = slot.failed.clone();
         if let Some(instance) = &slot.instance {
             let session = Arc::clone(&instance.session);
             match session.stage() {
@@ -88,7 +90,7 @@ impl PortProvider {
             }
         }
         self.may_start(&mut slot, last)?;
-        slot.instance = None;
+        (slot.instance, slot.failed) = (None, None);
         let session = Arc::new(Session::new(&self.config.name, &self.config.redactor));
         let end = match self.config.source {
             Source::InProcess { .. } => {
@@ -96,7 +98,14 @@ impl PortProvider {
             }
             Source::Hosted { .. } | Source::Executable { .. } => {
                 let watcher = Watcher::start(&self.config, Arc::clone(&session));
-                End::Process(watcher.map_err(|error| session.named(error))?)
+                match watcher {
+                    Ok(watcher) => End::Process(watcher),
+                    Err(error) => {
+                        let error = session.named(error);
+                        slot.failed = Some(error.clone());
+                        return Err(error);
+                    }
+                }
             }
         };
         slot.instance = Some(Instance {

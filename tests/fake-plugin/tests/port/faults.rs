@@ -127,6 +127,44 @@ async fn a_provider_is_started_anew_a_few_times_only() {
     assert_eq!(behind.control.count("describe"), 0);
 }
 
+/// The same where not even a socket can be made. A process of its own runs out of descriptors there.
+#[test]
+fn a_provider_that_can_not_be_started_is_left_alone_as_well() {
+    if std::env::var_os("ALPINE_TEST_NO_DESCRIPTORS").is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        return runtime.unwrap().block_on(without_descriptors());
+    }
+    let script = "ulimit -n 64; exec \"$0\" --exact \"$1\"";
+    let output = std::process::Command::new("/bin/bash")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg("port::faults::a_provider_that_can_not_be_started_is_left_alone_as_well")
+        .env("ALPINE_TEST_NO_DESCRIPTORS", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+async fn without_descriptors() {
+    let behind = Behind::with(By::Hosted, |config| {
+        config.timings.restart_window = Duration::from_secs(3600);
+    });
+    let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    for _ in 0..4 {
+        let error = behind.provider.describe().await.unwrap_err();
+        let expected = "provider `acme`: a socket can't be made";
+        assert!(error.message.starts_with(expected), "{error}");
+        assert!(!error.message.contains("left alone"), "{error}");
+    }
+    let error = behind.provider.describe().await.unwrap_err();
+    assert!(error.message.contains("was started 4 times"), "{error}");
+    drop(all);
+}
+
 #[tokio::test]
 async fn nothing_is_started_before_the_first_call_and_nothing_is_left_after_the_last() {
     for by in CHILDREN {
