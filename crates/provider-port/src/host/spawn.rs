@@ -7,9 +7,14 @@ use crate::child::SOCKET_FD;
 use alpine_provider_api::{ErrorKind, ProviderError};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Descriptors are moved to here first, so that putting one in its place overwrites none that is still wanted.
@@ -70,13 +75,31 @@ pub(super) fn spawn(config: &PortConfig, socket: &OwnedFd) -> Result<Started, Pr
     // While these are there, the standard library's own pipe to the child takes neither of the places.
     let _taken = [held(socket)?, held(socket)?];
     let child = command.spawn().map_err(|error| {
-        let program = command.get_program().to_string_lossy().into_owned();
+        let program = command.get_program();
+        // Of a script the kernel says the same where it is its interpreter that is not there.
+        let why = match interpreter(program.as_ref()) {
+            Some(missing) => format!("its interpreter `{}` is not there", missing.display()),
+            None => error.to_string(),
+        };
+        let program = program.to_string_lossy();
         ProviderError::new(
             ErrorKind::Unsupported,
-            format!("`{program}` can't be started: {error}"),
+            format!("`{program}` can't be started: {why}"),
         )
     })?;
     Ok(Started { child, printed })
+}
+
+/// The interpreter that a script names and that is not there.
+fn interpreter(program: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    // The kernel reads no more of it.
+    let file = File::open(program).ok()?.take(256);
+    BufReader::new(file).read_until(b'\n', &mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.trim_ascii();
+    let name = line.split(u8::is_ascii_whitespace).next()?;
+    let path = Path::new(OsStr::from_bytes(name));
+    (!path.exists()).then(|| path.to_owned())
 }
 
 fn held(fd: &OwnedFd) -> Result<OwnedFd, ProviderError> {
@@ -95,6 +118,8 @@ fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)]) {
     let parent = getpid();
     let first = |at: usize| placed.get(at).map(|(fd, to)| (fd.as_raw_fd(), *to));
     let pairs = [first(0), first(1)];
+    // What stands behind the last place is not for the child.
+    let others = SOCKET_FD.unsigned_abs() + placed.len() as u32;
     // SAFETY: between fork and exec it makes system calls only; it neither allocates nor takes a lock. The descriptors in
     // `placed` are open in the child too, and no `OwnedFd` of it owns their places.
     unsafe {
@@ -118,8 +143,6 @@ fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)]) {
 /// Whatever this process itself was started with is not for a provider: it is closed with exec, since the standard library
 /// still needs a pipe of its own until then.
 #[expect(unsafe_code, reason = "no safe call closes a range")]
-    // What stands behind the last place is not for the child.
-    let others = SOCKET_FD.unsigned_abs() + placed.len() as u32;
 fn close_from(first: u32) -> std::io::Result<()> {
     let last = u32::MAX;
     // SAFETY: it marks descriptors only; none is closed before exec.

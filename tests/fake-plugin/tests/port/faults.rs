@@ -216,6 +216,22 @@ async fn a_child_sees_what_it_is_given_and_nothing_else() {
     }
 }
 
+/// The same once more, by a process that was started with this open: the next number after the socket's.
+#[test]
+fn a_child_does_not_see_what_its_parent_was_started_with() {
+    let test = "port::faults::a_child_sees_what_it_is_given_and_nothing_else";
+    let script = "exec \"$0\" --exact \"$1\" 4</dev/zero";
+    let output = std::process::Command::new("/bin/bash")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
 #[tokio::test]
 async fn a_program_that_is_not_there_says_so() {
     let mut missing = config(By::Executable, None, serde_json::Value::Null);
@@ -226,6 +242,27 @@ async fn a_program_that_is_not_there_says_so() {
     let error = PortProvider::new(missing).describe().await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unsupported);
     assert!(error.message.contains("/nonexistent/provider"), "{error}");
+}
+
+#[tokio::test]
+async fn a_script_whose_interpreter_is_not_there_names_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("provider.py");
+    std::fs::write(&script, "#! /nonexistent/python3 -I\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut missing = config(By::Executable, None, serde_json::Value::Null);
+    missing.source = Source::Executable {
+        program: script.clone(),
+        args: Vec::new(),
+    };
+    let error = PortProvider::new(missing).describe().await.unwrap_err();
+    let expected = format!(
+        "provider `acme`: `{}` can't be started: its interpreter `/nonexistent/python3` is not there",
+        script.display()
+    );
+    assert_eq!(error.message, expected);
+    assert_eq!(error.kind, ErrorKind::Unsupported);
 }
 
 #[tokio::test]
@@ -253,19 +290,3 @@ async fn a_program_that_is_no_provider_says_so() {
         assert!(error.message.contains(expected), "{error}");
     }
 }
-/// The same once more, by a process that was started with this open: the next number after the socket's.
-#[test]
-fn a_child_does_not_see_what_its_parent_was_started_with() {
-    let test = "port::faults::a_child_sees_what_it_is_given_and_nothing_else";
-    let script = "exec \"$0\" --exact \"$1\" 4</dev/zero";
-    let output = std::process::Command::new("/bin/bash")
-        .args(["-c", script])
-        .arg(std::env::current_exe().unwrap())
-        .arg(test)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
-}
-
