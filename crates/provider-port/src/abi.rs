@@ -76,7 +76,7 @@ impl Sent {
 }
 
 /// `alpine_host_info`: who loads.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Host {
     /// [`MAGIC`].
@@ -119,7 +119,7 @@ pub struct Port {
 }
 
 /// `alpine_provider`: what a library has to offer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Provider {
     /// [`MAGIC`].
@@ -140,6 +140,49 @@ pub struct Provider {
     pub build: *const c_char,
     /// Makes an instance: `config_json` is an [`OpenRequest`](alpine_provider_api::OpenRequest).
     pub open: Option<OpenFn>,
+}
+
+/// Why a struct of the other side is not read.
+#[cfg(any(feature = "plugin", feature = "host"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// It begins with this, instead of [`MAGIC`].
+    Magic(u64),
+    /// It takes so many bytes only.
+    Size(usize),
+}
+
+/// Copies a struct of the other side that begins with [`MAGIC`] and its size. It may stand anywhere, and be smaller than
+/// ours: nothing behind its size is read before that is known to be there.
+///
+/// # Safety
+/// There are 12 bytes at `at`, and as many as they say, and nobody writes them.
+#[cfg(any(feature = "plugin", feature = "host"))]
+#[expect(unsafe_code, reason = "the other side's pointer")]
+pub(crate) unsafe fn read_marked<T: Copy>(at: *const T) -> Result<T, Unread> {
+    // SAFETY: the caller's promise.
+    let magic = unsafe { at.cast::<u64>().read_unaligned() };
+    if magic != MAGIC {
+        return Err(Unread::Magic(magic));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { read_sized(at, size_of::<u64>()) }
+}
+
+/// The same of one that says its size at this place, without a magic.
+///
+/// # Safety
+/// There are 4 bytes at `size_at`, and as many as they say at `at`, and nobody writes them.
+#[cfg(any(feature = "plugin", feature = "host"))]
+#[expect(unsafe_code, reason = "the other side's pointer")]
+pub(crate) unsafe fn read_sized<T: Copy>(at: *const T, size_at: usize) -> Result<T, Unread> {
+    // SAFETY: the caller's promise.
+    let size = unsafe { at.byte_add(size_at).cast::<u32>().read_unaligned() } as usize;
+    if size < size_of::<T>() {
+        return Err(Unread::Size(size));
+    }
+    // SAFETY: the caller's promise, for that size.
+    Ok(unsafe { at.read_unaligned() })
 }
 
 const _: () = {
@@ -167,3 +210,31 @@ const _: () = {
     assert!(offset_of!(Provider, build) == 40);
     assert!(offset_of!(Provider, open) == 48);
 };
+
+#[cfg(all(test, feature = "plugin"))]
+mod tests {
+    use super::*;
+
+    /// The first bytes of a provider, at an odd place, and nothing behind them.
+    #[expect(unsafe_code, reason = "a struct is read as bytes")]
+    fn read(magic: u64, size: u32, bytes: usize) -> Result<Provider, Unread> {
+        let mut there = vec![0_u8; 1 + bytes].into_boxed_slice();
+        let place = there.as_ptr().addr() % 2;
+        let from = usize::from(place == 0);
+        let bytes = &mut there[from..];
+        bytes[..8].copy_from_slice(&magic.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&size.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&7_u32.to_ne_bytes());
+        // SAFETY: it is as large as it says.
+        unsafe { read_marked(bytes.as_ptr().cast()) }
+    }
+
+    #[test]
+    fn no_more_of_a_struct_is_read_than_there_is() {
+        assert_eq!(read(1, 56, 56).unwrap_err(), Unread::Magic(1));
+        assert_eq!(read(MAGIC, 48, 48).unwrap_err(), Unread::Size(48));
+        assert_eq!(read(MAGIC, 16, 16).unwrap_err(), Unread::Size(16));
+        assert_eq!(read(MAGIC, 56, 56).unwrap().abi_min, 7);
+        assert_eq!(read(MAGIC, 64, 64).unwrap().abi_min, 7);
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::abi::{
     ABI_MAX, ABI_MIN, EntryFn, HOST_CHILD, HOST_LOG_SHIFT, Host, MAGIC, OpenFn, PROVIDER_ABORTS,
-    PROVIDER_NEEDS_CHILD, Port, Provider, SYMBOL, Sent,
+    PROVIDER_NEEDS_CHILD, Port, Provider, SYMBOL, Sent, Unread, read_marked,
 };
 use crate::frame::{Frame, Kind, Takes};
 use crate::message::{check_range, read_error};
@@ -79,26 +79,27 @@ pub(super) fn load(
     let provider = unsafe { entry(&raw const host) };
     // The library is never unloaded: its threads and statics may still be in use.
     std::mem::forget(library);
-    // SAFETY: the boundary says that it is null, or a static.
-    read(unsafe { provider.as_ref() })
+    if provider.is_null() {
+        return Err(incompatible(
+            "the library refuses this host: `alpine_provider_v1` returned NULL",
+        ));
+    }
+    // SAFETY: the boundary says that it is null, or a static that is as large as it says.
+    checked(unsafe { read_marked(provider) })
 }
 
-fn read(provider: Option<&'static Provider>) -> Result<Loaded, ProviderError> {
-    let provider = provider.ok_or_else(|| {
-        incompatible("the library refuses this host: `alpine_provider_v1` returned NULL")
+fn checked(provider: Result<Provider, Unread>) -> Result<Loaded, ProviderError> {
+    let provider = provider.map_err(|why| {
+        incompatible(match why {
+            Unread::Magic(magic) => {
+                format!("the provider's magic is {magic:#018x}, where {MAGIC:#018x} is expected")
+            }
+            Unread::Size(size) => format!(
+                "the provider's struct takes {size} bytes, where at least {} are expected",
+                size_of::<Provider>()
+            ),
+        })
     })?;
-    if provider.magic != MAGIC {
-        return Err(incompatible(format!(
-            "the provider's magic is {:#018x}, where {MAGIC:#018x} is expected",
-            provider.magic
-        )));
-    }
-    let (size, expected) = (provider.struct_size as usize, size_of::<Provider>());
-    if size < expected {
-        return Err(incompatible(format!(
-            "the provider's struct takes {size} bytes, where at least {expected} are expected"
-        )));
-    }
     let abi = check_range(provider.abi_min, provider.abi_max)?;
     Ok(Loaded {
         name: text(provider.name),

@@ -4,12 +4,14 @@ use super::open;
 use super::server::Server;
 use crate::abi::{
     ABI_MAX, ABI_MIN, HOST_LOG_SHIFT, Host, MAGIC, OpenFn, PROVIDER_ABORTS, Port, Provider, Sent,
+    read_marked, read_sized,
 };
 use crate::frame::{Frame, Kind, Takes};
 use crate::message::{error_code, write_error};
 use alpine_provider_api::{ErrorKind, ProviderError, SandboxProvider};
 use serde::de::DeserializeOwned;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -27,12 +29,12 @@ pub struct Export(Provider);
 unsafe impl Sync for Export {}
 
 impl Export {
-    /// The texts end with a zero byte.
+    /// What a library says of itself.
     #[must_use]
     pub const fn new(
-        name: &'static str,
-        version: &'static str,
-        build: &'static str,
+        name: &'static CStr,
+        version: &'static CStr,
+        build: &'static CStr,
         aborts: bool,
         open: OpenFn,
     ) -> Self {
@@ -42,9 +44,9 @@ impl Export {
             abi_min: ABI_MIN,
             abi_max: ABI_MAX,
             flags: if aborts { PROVIDER_ABORTS } else { 0 },
-            name: name.as_ptr().cast(),
-            version: version.as_ptr().cast(),
-            build: build.as_ptr().cast(),
+            name: name.as_ptr(),
+            version: version.as_ptr(),
+            build: build.as_ptr(),
             open: Some(open),
         })
     }
@@ -52,16 +54,16 @@ impl Export {
     /// What the host gets; nothing, where it is none.
     ///
     /// # Safety
-    /// `host` is null or points to a [`Host`] that stays until this returns.
+    /// `host` is null or points to a [`Host`], as large as it says, that stays until this returns.
     #[expect(unsafe_code, reason = "the host is told of by a pointer")]
     pub unsafe fn shown_to(&'static self, host: *const Host) -> *const Provider {
-        // SAFETY: the caller's promise.
-        let Some(host) = (unsafe { host.as_ref() }) else {
-            return std::ptr::null();
-        };
-        if host.magic != MAGIC || (host.struct_size as usize) < size_of::<Host>() {
+        if host.is_null() {
             return std::ptr::null();
         }
+        // SAFETY: the caller's promise; it is not null.
+        let Ok(host) = (unsafe { read_marked(host) }) else {
+            return std::ptr::null();
+        };
         LOG_LEVEL.store((host.flags >> HOST_LOG_SHIFT) & 7, Ordering::Relaxed);
         &raw const self.0
     }
@@ -119,21 +121,20 @@ where
     if !(ABI_MIN..=ABI_MAX).contains(&abi) {
         return Sent::Unsupported.number();
     }
-    // SAFETY: the caller's promise.
-    let Some(host) = (unsafe { host.as_ref() }) else {
-        return Sent::Bad.number();
-    };
-    let fits = host.struct_size as usize >= size_of::<Port>();
-    if !fits || out.is_null() || (config.is_null() && len > 0) {
+    if host.is_null() || out.is_null() || (config.is_null() && len > 0) {
         return Sent::Bad.number();
     }
+    // SAFETY: the caller's promise; it is not null.
+    let Ok(host) = (unsafe { read_sized(host, offset_of!(Port, struct_size)) }) else {
+        return Sent::Bad.number();
+    };
     let config = if len == 0 {
         &[][..]
     } else {
         // SAFETY: the caller's promise; it is not null.
         unsafe { std::slice::from_raw_parts(config, len) }
     };
-    let host: Arc<dyn Takes> = Arc::new(HostEnd(*host));
+    let host: Arc<dyn Takes> = Arc::new(HostEnd(host));
     let level = LOG_LEVEL.load(Ordering::Relaxed);
     let server = catch_unwind(AssertUnwindSafe(|| {
         Server::open(Arc::clone(&host), level, || open::make(config, make))

@@ -1,5 +1,7 @@
 //! The manifest of a library: JSON in the section `.alpine.provider`, put together when the library is compiled.
 
+use std::ffi::CStr;
+
 /// How many bytes the parts take.
 #[must_use]
 pub const fn joined_len(parts: &[&str]) -> usize {
@@ -26,6 +28,20 @@ pub const fn joined<const N: usize>(parts: &[&str]) -> [u8; N] {
         part += 1;
     }
     bytes
+}
+
+/// A text that ends with its only zero byte, as C has it; any other does not compile.
+#[must_use]
+pub const fn c_text(text: &'static str) -> &'static CStr {
+    let read = CStr::from_bytes_with_nul(text.as_bytes());
+    assert!(
+        read.is_ok(),
+        "a zero byte stands within a text, or not at its end"
+    );
+    match read {
+        Ok(text) => text,
+        Err(_) => c"",
+    }
 }
 
 /// Exports a [`SandboxProvider`](alpine_provider_api::SandboxProvider) from a library (`crate-type = ["cdylib"]`).
@@ -90,9 +106,9 @@ macro_rules! export_provider {
             }
 
             static EXPORT: $crate::plugin::Export = $crate::plugin::Export::new(
-                concat!($name, "\0"),
-                concat!(env!("CARGO_PKG_VERSION"), "\0"),
-                concat!("alpine-provider-port", "\0"),
+                $crate::plugin::c_text(concat!($name, "\0")),
+                $crate::plugin::c_text(concat!(env!("CARGO_PKG_VERSION"), "\0")),
+                c"alpine-provider-port",
                 cfg!(panic = "abort"),
                 __alpine_open,
             );

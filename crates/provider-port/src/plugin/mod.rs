@@ -15,7 +15,7 @@ pub use executable::serve;
 #[doc(hidden)]
 pub use exported::{Export, opened};
 #[doc(hidden)]
-pub use manifest::{joined, joined_len};
+pub use manifest::{c_text, joined, joined_len};
 
 /// The compiler that this was built with.
 #[doc(hidden)]

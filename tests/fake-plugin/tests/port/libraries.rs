@@ -52,6 +52,11 @@ async fn each_wrong_library_has_its_own_message() {
             "the provider's struct takes 48 bytes, where at least 56 are expected",
         ),
         (
+            &["THE_SMALL"],
+            anywhere,
+            "the provider's struct takes 48 bytes, where at least 56 are expected",
+        ),
+        (
             &["THE_ABI=9"],
             anywhere,
             "it speaks versions 9 to 9 of the boundary, where 1 to 1 are expected: a build of the provider for this version of alpine is needed",
