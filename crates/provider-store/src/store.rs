@@ -133,9 +133,11 @@ impl Locked {
 
     /// What is pinned is what was checked: the copy, after which nothing is written to it.
     fn take(&self, partial: &Path, source: &Opened) -> Result<Kept, StoreError> {
-        let mode = if source.executable { 0o555 } else { 0o444 };
-        fs::set_permissions(partial, Permissions::from_mode(mode))
-            .map_err(at("can't be protected", partial))?;
+        let protect = |mode| {
+            fs::set_permissions(partial, Permissions::from_mode(mode))
+                .map_err(at("can't be protected", partial))
+        };
+        protect(if source.executable { 0o555 } else { 0o444 })?;
         let (kind, manifest, sha256) = inspect(&open(partial)?).map_err(|refusal| Refusal {
             path: source.path.clone(),
             remedy: refusal
@@ -143,6 +145,10 @@ impl Locked {
                 .replace(&*partial.to_string_lossy(), &source.path.to_string_lossy()),
             ..refusal
         })?;
+        if kind == Kind::Dylib {
+            // A library is loaded and never run, whatever its file was allowed.
+            protect(0o444)?;
+        }
         let path = self.directory.join(&sha256);
         self.rename(partial, &path)?;
         Ok(Kept {

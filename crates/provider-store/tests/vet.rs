@@ -102,6 +102,18 @@ fn pinned(path: &Path) -> Expectation {
 }
 
 #[test]
+fn a_library_is_kept_without_the_permission_to_be_run() {
+    let world = World::new();
+    // As cargo and most linkers leave it.
+    let path = world.file("good.so", good(), 0o755);
+    let locked = Store::new(world.path("plugins")).lock().unwrap();
+    let kept = locked.keep(&open(&path).unwrap()).unwrap();
+    assert_eq!(kept.kind, Kind::Dylib);
+    let mode = fs::metadata(&kept.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o444);
+}
+
+#[test]
 fn a_sound_library_passes_and_its_descriptor_is_handed_over() {
     let world = World::new();
     let path = world.good();
