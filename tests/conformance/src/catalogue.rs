@@ -118,6 +118,29 @@ pub fn checks() -> Vec<Check> {
         .collect()
 }
 
+/// The checks whose name holds one of these texts; without texts, every check.
+///
+/// # Errors
+/// Says which text picks nothing, and what the names begin with.
+pub fn picked(only: &[String]) -> Result<Vec<Check>, String> {
+    let all = checks();
+    let holds = |check: &Check, text: &String| check.name.contains(text.as_str());
+    let missed = |text: &&String| !all.iter().any(|check| holds(check, text));
+    if let Some(text) = only.iter().find(missed) {
+        let mut words: Vec<_> = all
+            .iter()
+            .filter_map(|check| check.name.split('.').next())
+            .collect();
+        words.dedup();
+        let words = words.join("`, `");
+        return Err(format!(
+            "no check's name holds `{text}`: they begin with `{words}`"
+        ));
+    }
+    let wanted = |check: &Check| only.is_empty() || only.iter().any(|text| holds(check, text));
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
 /// A check in a group's table: name, sentence, work; what must be announced for it.
 macro_rules! check {
     ($group:ident, $name:literal, $sentence:literal, $work:path $(, $($needed:ident)|+)? $(; $($feature:ident)|+)?) => {

@@ -24,7 +24,7 @@ mod subject;
 mod trace;
 mod wire;
 
-pub use catalogue::{Check, Group, checks};
+pub use catalogue::{Check, Group, checks, picked};
 pub use options::Options;
 pub use report::{Checked, Report, Verdict};
 pub use run::check;

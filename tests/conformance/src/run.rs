@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Shared};
 use crate::called::{Halt, broken, said, skip};
-use crate::catalogue::{Check, checks};
+use crate::catalogue::{Check, picked};
 use crate::repository::Repository;
 use crate::{Checked, Options, Report, Subject, Verdict};
 use alpine_provider_api::{DescribeReply, Feature, Method};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Runs every check that is asked for, one after the other, and removes what they made.
 ///
 /// # Errors
-/// When the kit itself can't work: no temporary directory, or no `git`. What is wrong with the provider is in the report.
+/// When the kit itself can't work: no temporary directory, no `git`, or nothing of that name to check. What is wrong with the provider is in the report.
 pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
     let mut temporary = tempfile::Builder::new();
     let temporary = temporary.prefix("alpine-conformance-");
@@ -24,12 +24,7 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
         Some(within) => temporary.tempdir_in(within)?,
         None => temporary.tempdir()?,
     };
-    let wanted: Vec<Check> = checks()
-        .into_iter()
-        .filter(|check| {
-            options.only.is_empty() || options.only.iter().any(|text| check.name.contains(text))
-        })
-        .collect();
+    let wanted = picked(&options.only).map_err(io::Error::other)?;
     let mut report = Report {
         provider: String::new(),
         version: String::new(),

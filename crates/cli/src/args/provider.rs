@@ -74,7 +74,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// How often it is killed, and a call dropped, at a random moment
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) points: u32,
     /// Write the report as JUnit XML, too
     #[arg(long, value_name = "FILE")]

@@ -69,32 +69,53 @@ async fn killed(bench: &Bench<'_>) -> Checking {
     }
     bench.reopen().await;
     let spans = rehearsed(bench).await?;
-    let mut left = bench.shared.options.points;
+    let (mut left, mut hits) = (points(bench)?, 0);
     while left > 0 {
         let mut life = Life::begin(bench).await?;
         for step in steps(&bench.shared.describe) {
             if left > 0 {
                 left -= 1;
-                kill_in(bench, &life, step, moment(bench, &spans, step)).await?;
+                let after = moment(bench, &spans, step);
+                hits += u32::from(kill_in(bench, &life, step, after).await?);
             }
             life.finish(step, "after its process was killed").await?;
         }
         bench.clean_up().await;
     }
+    if hits == 0 {
+        let points = bench.shared.options.points;
+        return skip(format!(
+            "none of {points} kills struck a call: ask for more points"
+        ));
+    }
     Ok(())
 }
 
-async fn kill_in(bench: &Bench<'_>, life: &Life<'_>, step: Method, after: Duration) -> Checking {
+/// How many moments are drawn.
+fn points(bench: &Bench<'_>) -> Checking<u32> {
+    match bench.shared.options.points {
+        0 => skip("no moments are asked for: `points` is 0"),
+        points => Ok(points),
+    }
+}
+
+/// Kills the process so long after a call of it began, and tells whether that struck the call.
+async fn kill_in(
+    bench: &Bench<'_>,
+    life: &Life<'_>,
+    step: Method,
+    after: Duration,
+) -> Checking<bool> {
     let killing = async {
         tokio::time::sleep(after).await;
         bench.trace.add(format!("(killed after {after:?})"));
         bench.shared.subject.kill().await
     };
-    let (told, _) = tokio::join!(life.attempt(step), killing);
+    let (told, killed) = tokio::join!(life.attempt(step), killing);
     bench.reopen().await;
     match told?.reply {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind == ErrorKind::Crashed => Ok(()),
+        Ok(_) => Ok(false),
+        Err(error) if error.kind == ErrorKind::Crashed => Ok(killed),
         Err(error) => broken(
             format!("`{step}` whose process is killed answers, or is `crashed`"),
             said(&error),
@@ -103,8 +124,8 @@ async fn kill_in(bench: &Bench<'_>, life: &Life<'_>, step: Method, after: Durati
 }
 
 async fn dropped(bench: &Bench<'_>) -> Checking {
+    let mut left = points(bench)?;
     let spans = rehearsed(bench).await?;
-    let mut left = bench.shared.options.points;
     while left > 0 {
         let mut life = Life::begin(bench).await?;
         for step in steps(&bench.shared.describe) {

@@ -1,6 +1,6 @@
 //! The fake keeps the contract.
 
-use alpine_conformance::{CompiledIn, Options, check};
+use alpine_conformance::{CompiledIn, Options, Verdict, check};
 use alpine_testkit::FakeProvider;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -28,4 +28,19 @@ async fn a_fresh_fake_for_every_call_keeps_the_contract() {
     };
     let report = check(&fake(&directory), &options).await.unwrap();
     assert!(report.is_success(), "{}", report.text());
+}
+
+#[tokio::test]
+async fn what_looks_at_nothing_is_no_success() {
+    let directory = TempDir::new().unwrap();
+    let options = |only: &str| Options {
+        only: vec![only.to_owned()],
+        points: 0,
+        ..Options::default()
+    };
+    let none = check(&fake(&directory), &options("nope")).await;
+    assert!(none.unwrap_err().to_string().contains("`nope`"));
+    let report = check(&fake(&directory), &options("crash.dropped")).await;
+    let verdict = &report.unwrap().checks[0].verdict;
+    assert!(matches!(verdict, Verdict::Skipped { .. }), "{verdict:?}");
 }

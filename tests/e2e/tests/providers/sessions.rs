@@ -323,6 +323,13 @@ fn a_check_tells_what_holds_and_what_does_not_and_touches_nothing() {
         );
     }
     let world = World::new();
+    // A check that would look at nothing is none.
+    for (flag, value, says) in [("--points", "0", "0"), ("--only", "nope", "`exec`")] {
+        let call = ["provider", "check", "fake", flag, value];
+        let failure = world.fails(&call, "ERR_USAGE", 1);
+        let cause = text(&failure, "cause");
+        assert!(cause.contains(value) && cause.contains(says), "{failure:#}");
+    }
     for given in ["acme", "./none.so"] {
         let failure = world.fails(&["provider", "check", given], "ERR_PROVIDER_NOT_FOUND", 1);
         assert!(

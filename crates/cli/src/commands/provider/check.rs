@@ -6,7 +6,7 @@ use crate::parse::usage;
 use crate::plugin::{Checkable, refused};
 use crate::setup::ProviderSetup;
 use crate::work::{Work, drive, runtime};
-use alpine_conformance::{CompiledIn, Options, Report, Subject, check};
+use alpine_conformance::{CompiledIn, Options, Report, Subject, check, picked};
 use alpine_lifecycle::{ErrorCode, Failure};
 use alpine_provider_store::{Pin, inspect, open_named};
 use std::fs;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 const BROKEN: u8 = 1;
 
 pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
+    picked(&args.only).map_err(|cause| usage(cause, "alpine provider check --help"))?;
     let place = tempfile::Builder::new()
         .prefix("alpine-check-")
         .tempdir()
