@@ -13,5 +13,7 @@ mod broken;
 mod fake;
 #[path = "conformance/faults.rs"]
 mod faults;
+#[path = "conformance/served.rs"]
+mod served;
 #[path = "conformance/wire.rs"]
 mod wire;

@@ -1,5 +1,6 @@
 //! The fake, broken on purpose: each fault breaks one sentence of the contract.
 
+use crate::served;
 use alpine_provider_api::*;
 use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
@@ -37,6 +38,7 @@ faults! {
     HidesLogs: "describe does not tell of `logs`, which works" => "describe.unannounced";
     AnnouncesPage: "describe announces a page that is not served" => "start.page";
     JoinsWords: "exec hands the words to a shell as one line" => "arguments.hostile_words";
+    CutsNames: "list cuts a session's name at a quote" => "arguments.hostile_names";
     NotEmpty: "provision puts a file into the workspace" => "provision.makes";
     MakesTwo: "provision again makes another sandbox" => "provision.twice";
     TakesOtherArguments: "provision again takes other arguments" => "provision.other_arguments";
@@ -65,6 +67,12 @@ faults! {
     NoLastLines: "install fails without the log's last lines" => "install.fails";
     InstallOutlives: "an install step outlives its call" => "install.given_up";
     AddressOfNone: "start_agent gives an address where nothing is served" => "start.none";
+    ServesUnannounced: "start_agent answers to ways of serving that are not announced" => "start.unannounced";
+    ServesEverybody: "the agent's address asks for no credential" => "start.serves";
+    StartsAnother: "start_agent again starts another server" => "start.twice";
+    ReadyAnyway: "start_agent answers before the agent is ready" => "start.not_ready";
+    NotReadySilently: "an agent that does not become ready fails without the log's last lines" => "start.not_ready";
+    LinksForEver: "a link to the agent works more than once" => "open.once";
     NeverWritable: "inspect finds no workspace that can be written" => "inspect.probe";
     LeavesProbe: "inspect leaves its probe in the workspace" => "inspect.probe";
     LosesCode: "exec answers 0 always" => "exec.codes";
@@ -75,6 +83,7 @@ faults! {
     HoldsAll: "exec reads all output whether its reader does or not" => "exec.slow_reader";
     IgnoresEof: "exec does not pass the end of input on" => "exec.stdin";
     LosesInput: "exec loses a piece of the input" => "exec.stdin";
+    KeepsInputOpen: "exec keeps the input open of a command that is sent nothing" => "exec.no_input";
     IgnoresSignals: "exec does not pass signals on" => "exec.signal";
     ShellsCode: "exec answers 127 for an unknown program" => "exec.unknown_program";
     ExecOutlives: "a command outlives its call" => "exec.cancel";
@@ -116,6 +125,7 @@ faults! {
 pub(crate) struct Memory {
     calls: u32,
     last_exec: i32,
+    server: Option<String>,
     highest: u64,
     ledgers: BTreeSet<String>,
     objects: BTreeMap<String, ReadObjectReply>,
@@ -148,6 +158,15 @@ impl Broken {
 
     fn is(&self, fault: Fault) -> bool {
         self.fault == fault
+    }
+
+    /// The address of its one server.
+    fn server(&self) -> String {
+        let mut memory = self.memory();
+        memory
+            .server
+            .get_or_insert_with(served::to_everybody)
+            .clone()
     }
 
     fn workspace(&self, id: &SandboxId) -> PathBuf {
@@ -266,6 +285,9 @@ impl Broken {
                     return;
                 }
             }
+            if fault == Fault::KeepsInputOpen {
+                to.closed().await;
+            }
         });
         changed
     }
@@ -323,7 +345,13 @@ impl SandboxProvider for Broken {
             }
             Fault::NoVersion => reply.version.clear(),
             Fault::HidesLogs => reply.methods.retain(|name| name != "logs"),
-            Fault::AnnouncesPage => reply.features.push("serve_page".to_owned()),
+            Fault::ServesEverybody
+            | Fault::StartsAnother
+            | Fault::ReadyAnyway
+            | Fault::NotReadySilently => reply.features.push("serve_process".to_owned()),
+            Fault::AnnouncesPage | Fault::LinksForEver => {
+                reply.features.push("serve_page".to_owned())
+            }
             _ => {}
         }
         Ok(reply)
@@ -436,6 +464,17 @@ impl SandboxProvider for Broken {
 
     async fn start_agent(&self, call: &Call, request: StartAgentRequest) -> Reply<StartAgentReply> {
         let call = &self.guard(call, &request.sandbox_id)?;
+        if !matches!(request.agent.serve, Serve::None) {
+            match self.fault {
+                Fault::ServesUnannounced
+                | Fault::ServesEverybody
+                | Fault::ReadyAnyway
+                | Fault::LinksForEver => return Ok(served::started(self.server())),
+                Fault::StartsAnother => return Ok(served::started(served::to_everybody())),
+                Fault::NotReadySilently => return fail(ErrorKind::AgentNotReady),
+                _ => {}
+            }
+        }
         let mut reply = self.inner.start_agent(call, request).await?;
         if self.is(Fault::AddressOfNone) {
             reply.url = Some("http://127.0.0.1:9".to_owned());
@@ -444,6 +483,11 @@ impl SandboxProvider for Broken {
     }
 
     async fn open_agent(&self, call: &Call, request: OpenAgentRequest) -> Reply<OpenAgentReply> {
+        if self.is(Fault::ServesEverybody) || self.is(Fault::LinksForEver) {
+            self.memory().calls += 1;
+            let number = self.memory().calls;
+            return Ok(served::way_in(self.server(), number));
+        }
         self.inner.open_agent(call, request).await
     }
 
@@ -471,6 +515,12 @@ impl SandboxProvider for Broken {
             Fault::WrongSession => {
                 for one in &mut reply.sandboxes {
                     one.session_id = "ses_other".to_owned();
+                }
+            }
+            Fault::CutsNames => {
+                for one in &mut reply.sandboxes {
+                    let name = one.session_id.split('"').next().unwrap_or_default();
+                    one.session_id = name.to_owned();
                 }
             }
             Fault::ForgetsStopped => {

@@ -4,6 +4,7 @@ use crate::broken::{Broken, Fault, Memory};
 use alpine_conformance::{CompiledIn, Group, Options, Verdict, check, checks};
 use alpine_testkit::FakeProvider;
 use expect_test::expect_file;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,7 +112,23 @@ fn names_are_stable_words_and_faults_name_checks() {
     names.dedup();
     assert_eq!(names.len(), count, "a name is there twice");
     assert!(count >= 50 && Fault::ALL.len() >= 30);
-    for fault in Fault::ALL {
-        assert!(names.contains(&fault.told().1), "{fault:?}");
+    let seeded = Fault::ALL.iter().map(|fault| fault.told().1);
+    let seeded: BTreeSet<_> = seeded
+        .chain(crate::wire::FAULTS.map(|(_, _, name)| name))
+        .collect();
+    for name in &seeded {
+        assert!(names.contains(name), "{name}");
     }
+    let excepted = WITHOUT_FAULT.map(|(name, _)| name);
+    let without: Vec<_> = names
+        .into_iter()
+        .filter(|name| !seeded.contains(name))
+        .collect();
+    assert_eq!(without, excepted, "each other check has a fault");
 }
+
+/// The checks that no fault is seeded for, and why.
+const WITHOUT_FAULT: [(&str, &str); 1] = [(
+    "crash.killed",
+    "it kills a process, and the fake that is broken has none; what it converges upon is `crash.dropped`'s",
+)];
