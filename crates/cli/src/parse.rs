@@ -117,6 +117,16 @@ fn told(error: &clap::Error, arguments: &[OsString]) -> Failure {
     usage(cause, &next)
 }
 
+/// A word of a call in a command to paste. A URL's query is not repeated, since it may hold a secret; the redactor takes out
+/// what else may be one.
+pub(crate) fn repeated(word: &str) -> String {
+    if word.contains("://") && word.contains(['?', '#']) {
+        "<git-repo>".to_owned()
+    } else {
+        quoted(word)
+    }
+}
+
 /// The commands of the predecessor, in the new form.
 fn replaced(arguments: &[OsString]) -> Option<Failure> {
     let old = first_word(arguments)?.to_str()?;
@@ -131,7 +141,7 @@ fn replaced(arguments: &[OsString]) -> Option<Failure> {
         .enumerate()
         .filter(|(index, _)| *index != at);
     let words: Vec<_> = rest
-        .map(|(_, argument)| quoted(&argument.to_string_lossy()))
+        .map(|(_, argument)| repeated(&argument.to_string_lossy()))
         .collect();
     let call = [&["alpine".to_owned(), new.to_owned()][..], &words]
         .concat()

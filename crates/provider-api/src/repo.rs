@@ -48,6 +48,9 @@ pub enum RepoUrlError {
     /// A user or password in a URL.
     #[error("the URL holds credentials")]
     Credentials,
+    /// A query or a fragment in a URL: no repository needs one, and what it holds is often a secret.
+    #[error("the URL holds a query or a fragment (`?` or `#`)")]
+    Query,
     /// The host or the path is missing or malformed.
     #[error("the repository's {0} is missing or malformed")]
     Part(&'static str),
@@ -94,6 +97,9 @@ impl RepoUrl {
             }
             _ => return Err(RepoUrlError::Transport(scheme.chars().take(32).collect())),
         };
+        if rest.contains(['?', '#']) {
+            return Err(RepoUrlError::Query);
+        }
         let (authority, path) = rest.split_once('/').ok_or(RepoUrlError::Part("path"))?;
         let (user, host_port) = match authority.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),

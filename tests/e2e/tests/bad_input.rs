@@ -132,6 +132,8 @@ fn repositories() {
         "https://user@host/r",
         "https://user:password@host/r",
         "https://[::1/r",
+        "https://host/r?private_token=q",
+        "https://host/r#q",
         "ssh://-oProxyCommand=touch/r",
         "ssh://-x@host/r",
         "ssh://user:password@host/r",

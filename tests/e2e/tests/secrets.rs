@@ -268,6 +268,21 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
         ],
         &[
             "up",
+            "https://127.0.0.1:1/x?private_token=planted-in-an-argument",
+            "--branch",
+            "main",
+            "--public",
+        ],
+        &[
+            "up",
+            "ssh://git@127.0.0.1:1/x#planted-in-an-argument",
+            "--branch",
+            "main",
+        ],
+        &["up", "https://127.0.0.1:1?key=planted-in-an-argument"],
+        &["create", "https://127.0.0.1:1/x?key=planted-in-an-argument"],
+        &[
+            "up",
             ".",
             "--branch",
             "main",

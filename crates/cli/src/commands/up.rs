@@ -7,20 +7,20 @@ pub(crate) use ask::timeout;
 use crate::args::UpArgs;
 use crate::commands::open::{link, offer};
 use crate::config::Config;
-
 use crate::output::Output;
+use crate::parse::repeated;
 use crate::progress::Display;
 use crate::setup::ProviderSetup;
 use crate::view::UpDocument;
 use crate::work::{Work, drive, runtime};
 use crate::{browser, signals};
 use alpine_ledger::{SessionId, State};
-use alpine_lifecycle::{Engine, ErrorCode, Failure, UpOutcome, UpRequest, quoted};
+use alpine_lifecycle::{Engine, ErrorCode, Failure, UpOutcome, UpRequest};
 use std::time::Duration;
 
 pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     if args.branch.as_deref().unwrap_or_default().is_empty() {
-        let next = format!("alpine up {} --branch main", quoted(&args.repo));
+        let next = format!("alpine up {} --branch main", repeated(&args.repo));
         return Err(Failure::new(ErrorCode::BranchRequired, "`up` needs `--branch`").next(next));
     }
     let config = Config::load(&work.variables)?;

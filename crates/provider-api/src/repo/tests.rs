@@ -49,6 +49,7 @@ fn addresses_are_normalised() {
         (".", "/home/me/work", Transport::File, None),
         ("../r", "/home/me/r", Transport::File, None),
         ("a dir/r", "/home/me/work/a dir/r", Transport::File, None),
+        ("file:///srv/a?b#c", "/srv/a?b#c", Transport::File, None),
         ("./a:b", "/home/me/work/a:b", Transport::File, None),
     ] {
         let url = parse(given).unwrap();
@@ -91,6 +92,11 @@ fn hostile_addresses_are_refused() {
         "https://github.com",
         "https://github.com/",
         "https://github.com/a b",
+        "https://github.com/o/r?private_token=x",
+        "https://github.com?private_token=x",
+        "https://github.com/o/r#x",
+        "http://127.0.0.1/r?x",
+        "ssh://git@host/r?x",
         "https://git hub.com/r",
         "https://host:99999/r",
         "https://[::1/r",

@@ -82,6 +82,8 @@ fn repo(given: &str) -> Result<RepoUrl, Failure> {
     let repo = parsed.map_err(|error| match error {
         RepoUrlError::Credentials => invalid(error.to_string())
             .next("export GITHUB_TOKEN=…  # and leave user and password out of the URL"),
+        RepoUrlError::Query => invalid(error.to_string())
+            .next("export GITHUB_TOKEN=…  # and leave the query out of the URL"),
         RepoUrlError::Empty
         | RepoUrlError::Character
         | RepoUrlError::Option
