@@ -43,6 +43,7 @@ pub fn commands() -> String {
         }
     }
     page.push_str(&configuration());
+    page.push_str(&repository());
     page
 }
 
@@ -115,6 +116,22 @@ pub fn configuration() -> String {
     page.push_str("\n### Variables\n\n| variable | what it is |\n|---|---|\n");
     for [name, what] in VARIABLES {
         row(&mut page, &[&format!("`{name}`"), what]);
+    }
+    page
+}
+
+/// What a repository may say, for `docs/cli.md`.
+fn repository() -> String {
+    let name = alpine_install_step::NAME;
+    let mut page = format!(
+        "\n## A repository's `{name}`\n\nA file at the top of the repository, on the branch that is worked on. All that it may say is how the repository's dependencies are\n\
+        installed; isolation, network, mounts, variables, agent and provider are yours to choose and never a repository's. Anything else in it is `ERR_CONFIG_INVALID`.\n\n\
+        ```toml\n{}```\n\nWithout `setup.install`, the first of these files that is there says what is run; without any of them nothing is. `--no-install` leaves the step out.\n\n\
+        | file | what is run |\n|---|---|\n",
+        alpine_install_step::EXAMPLE
+    );
+    for (file, command) in alpine_install_step::LOCK_FILES {
+        row(&mut page, &[&format!("`{file}`"), &format!("`{command}`")]);
     }
     page
 }

@@ -6,4 +6,4 @@ mod detect;
 mod setup;
 
 pub use detect::{LOCK_FILES, Plan, YARN_HEAD, detect};
-pub use setup::{LARGEST, NAME};
+pub use setup::{EXAMPLE, LARGEST, NAME};

@@ -8,6 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 /// The file's name.
 pub const NAME: &str = ".alpine.toml";
+/// All that it may say.
+pub const EXAMPLE: &str = "[setup]\ninstall = \"make deps\"  # a command for `sh -c`, or a program and its arguments: [\"make\", \"deps\"]\n";
 /// How large it may be.
 pub const LARGEST: u64 = 64 * 1024;
 
@@ -57,7 +59,7 @@ fn setup(text: &str, table: &DeTable<'_>) -> Result<Option<Plan>, ProviderError>
         let name = key.get_ref().as_ref();
         if name != "install" {
             return Err(invalid(format!(
-                "`{NAME}` line {line}: `setup.{name}` is not known"
+                "`{NAME}` line {line}: `setup.{name}` is not known; known here: `install`"
             )));
         }
         let argv = install(value.get_ref()).ok_or_else(|| {
@@ -121,7 +123,7 @@ fn invalid(message: String) -> ProviderError {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{EXAMPLE, parse};
     use alpine_provider_api::ErrorKind;
 
     #[test]
@@ -132,6 +134,8 @@ mod tests {
         assert_eq!(plan.command, "make deps && true");
         let plan = parse("setup.install = ['make', 'deps']").unwrap();
         assert_eq!(plan.unwrap().argv, ["make", "deps"]);
+        let plan = parse(EXAMPLE).unwrap().unwrap();
+        assert_eq!(plan.command, "make deps");
         assert!(parse("").unwrap().is_none());
         assert!(parse("[setup]").unwrap().is_none());
     }
@@ -144,7 +148,11 @@ mod tests {
                 3,
                 "`network`: a repository may not",
             ),
-            ("[setup]\ninstal = 'x'", 2, "`setup.instal` is not known"),
+            (
+                "[setup]\nrun = 'x'",
+                2,
+                "`setup.run` is not known; known here: `install`",
+            ),
             (
                 "[setup]\n\ninstall = 7",
                 3,
