@@ -466,7 +466,7 @@ fn malformed_configuration() {
     World::configured("later = true\n").check(&["list", "--json"], expect![[r#"
         status 1
         --- stdout
-        {"schema_version":"v1","error_code":"ERR_CONFIG_INVALID","cause":"`$DIR/home/config.toml`, line 1: `later` is not a key of this version; known here: `principal`, `ledger`, `limits`, `git`, `agent`, `agents`, `env`, `provider`, `providers`, `browser`","next_step":"${EDITOR:-vi} +1 $DIR/home/config.toml","retryable":false,"operation_id":null,"exit_code":1}
+        {"schema_version":"v1","error_code":"ERR_CONFIG_INVALID","cause":"`$DIR/home/config.toml`, line 1: `later` is not a key of this version; known here: `principal`, `ledger`, `limits`, `git`, `agents`, `agent`, `env`, `provider`, `providers`, `browser`","next_step":"${EDITOR:-vi} +1 $DIR/home/config.toml","retryable":false,"operation_id":null,"exit_code":1}
         --- stderr
     "#]]);
     let writable = World::configured("");

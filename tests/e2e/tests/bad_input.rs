@@ -504,6 +504,7 @@ fn configuration_that_says_nonsense() {
         ("[git]\ntoken_hosts = ['a b']", "`git.token_hosts`"),
         ("[git]\ntoken_hosts = [1]", "`git.token_hosts`"),
         ("[agent]\ndefault = []", "`agent.default`"),
+        ("[agent]\ndefault = 'zz'", "line 2: `agent.default`"),
         ("[agents]\npage = 1", "`agents.page`"),
         ("[agents.'A B']\nargv = ['x']", "A B"),
         ("[agents.mine]\nargv = 'x'", "`agents.mine.argv`"),

@@ -108,12 +108,11 @@ fn parse(
         settings.token_hosts = names(&mut table, "token_hosts", "a host's name", is_host)?;
         table.finish()?;
     }
-    if let Some(mut table) = top.table("agent")? {
-        settings.agent = table.text("default")?;
-        table.finish()?;
-    }
     if let Some(table) = top.table("agents")? {
         agents.read(table, Origin::File)?;
+    }
+    if let Some(table) = top.table("agent")? {
+        settings.agent = agent(table, agents)?;
     }
     if let Some(mut table) = top.table("env")? {
         settings.pass = names(&mut table, "pass", "a variable's name", is_variable)?;
@@ -143,6 +142,18 @@ fn limits(mut table: Table<'_>, settings: &mut FileSettings) -> Result<(), Failu
     }
     settings.tries = table.number("tries", 10)?;
     table.finish()
+}
+
+/// The agent that is taken without `--agent`: one that is there and complete.
+fn agent(mut table: Table<'_>, agents: &Agents) -> Result<Option<String>, Failure> {
+    let at = table.place("default");
+    let name = table.text("default")?;
+    if let Some(Err(failure)) = name.as_deref().map(|name| agents.check(name)) {
+        let why = format!("can't be used: {}", failure.cause);
+        return Err(table.refuse("default", &at, &why));
+    }
+    table.finish()?;
+    Ok(name)
 }
 
 pub(super) fn names(
@@ -234,6 +245,14 @@ mod tests {
             (
                 "principal = \"a\\u0007\"",
                 "line 1: `principal` holds a control character",
+            ),
+            (
+                "[agent]\n\ndefault = 'zz'",
+                "`config.toml`, line 3: `agent.default` can't be used: there is no agent `zz`; configured: command, none",
+            ),
+            (
+                "[agent]\ndefault = 'command'",
+                "line 2: `agent.default` can't be used: agent `command` has no `agents.command.argv`",
             ),
             ("limits = 3", "line 1: `limits` has to be a table"),
             ("a = = 1", "line 1: "),
