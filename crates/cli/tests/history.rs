@@ -820,29 +820,29 @@ fn stats_for_people_and_for_prometheus() {
         # HELP alpine_window_seconds The length of the window that the other values are of.
         # TYPE alpine_window_seconds gauge
         alpine_window_seconds 604800
-        # HELP alpine_up_total Operations in the window that bring a session up, by outcome.
-        # TYPE alpine_up_total gauge
-        alpine_up_total{outcome="ready"} 3
-        alpine_up_total{outcome="failed"} 1
-        alpine_up_total{outcome="unfinished"} 1
-        # HELP alpine_verification_total Durable objects in the window that were read back, by outcome.
-        # TYPE alpine_verification_total gauge
-        alpine_verification_total{outcome="verified"} 1
-        alpine_verification_total{outcome="failed"} 2
-        # HELP alpine_retries_total Tries of a step beyond the first, in the window.
-        # TYPE alpine_retries_total gauge
-        alpine_retries_total 2
-        # HELP alpine_takeovers_total Operations in the window that another process carried on.
-        # TYPE alpine_takeovers_total gauge
-        alpine_takeovers_total 1
-        # HELP alpine_orphans_total Sandboxes that were found without a session, in the window.
-        # TYPE alpine_orphans_total gauge
-        alpine_orphans_total 1
-        # HELP alpine_errors_total Operations in the window that ended or were interrupted with an error, by code.
-        # TYPE alpine_errors_total gauge
-        alpine_errors_total{code="ERR_INSTALL_FAILED"} 1
-        alpine_errors_total{code="ERR_PERSISTENCE_VERIFICATION_FAILED"} 2
-        alpine_errors_total{code="ERR_TIMEOUT"} 1
+        # HELP alpine_ups Operations in the window that bring a session up, by outcome.
+        # TYPE alpine_ups gauge
+        alpine_ups{outcome="ready"} 3
+        alpine_ups{outcome="failed"} 1
+        alpine_ups{outcome="unfinished"} 1
+        # HELP alpine_verifications Durable objects in the window that were read back, by outcome.
+        # TYPE alpine_verifications gauge
+        alpine_verifications{outcome="verified"} 1
+        alpine_verifications{outcome="failed"} 2
+        # HELP alpine_retries Tries of a step beyond the first, in the window.
+        # TYPE alpine_retries gauge
+        alpine_retries 2
+        # HELP alpine_takeovers Operations in the window that another process carried on.
+        # TYPE alpine_takeovers gauge
+        alpine_takeovers 1
+        # HELP alpine_orphans Sandboxes that were found without a session, in the window.
+        # TYPE alpine_orphans gauge
+        alpine_orphans 1
+        # HELP alpine_errors Operations in the window that ended or were interrupted with an error, by code.
+        # TYPE alpine_errors gauge
+        alpine_errors{code="ERR_INSTALL_FAILED"} 1
+        alpine_errors{code="ERR_PERSISTENCE_VERIFICATION_FAILED"} 2
+        alpine_errors{code="ERR_TIMEOUT"} 1
         # HELP alpine_time_to_ready_seconds How long those `up`s took that ended well, in the window.
         # TYPE alpine_time_to_ready_seconds summary
         alpine_time_to_ready_seconds{quantile="0.5"} 2.000
@@ -855,7 +855,7 @@ fn stats_for_people_and_for_prometheus() {
     assert_eq!(wrapped["text"], page);
     let recent = text(&world.run(&["stats", "--prometheus", "--since", "1m"]));
     assert!(recent.contains("alpine_time_to_ready_seconds{quantile=\"0.99\"} NaN\n"));
-    assert!(recent.contains("alpine_up_total{outcome=\"ready\"} 0\n"));
+    assert!(recent.contains("alpine_ups{outcome=\"ready\"} 0\n"));
 }
 
 /// What a textfile collector accepts: each family once, its help and type before its samples, no timestamp, no sample
@@ -881,6 +881,8 @@ fn accepted(page: &str) -> usize {
         let kind = lines.next().expect("a type");
         let kind = kind.strip_prefix(&format!("# TYPE {name} ")).expect(kind);
         assert!(["gauge", "summary"].contains(&kind), "{kind}");
+        // By convention that is a counter's, which never goes down.
+        assert!(!name.ends_with("_total"), "{name}");
         while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
             let (sample, value) = line.rsplit_once(' ').expect("a value");
             assert!(value.parse::<f64>().is_ok(), "{line}");

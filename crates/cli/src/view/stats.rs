@@ -135,32 +135,32 @@ impl StatsDocument {
                 plain(self.window.as_secs()),
             ),
             (
-                "alpine_up_total",
+                "alpine_ups",
                 "Operations in the window that bring a session up, by outcome.",
                 outcomes(&self.up, "ready"),
             ),
             (
-                "alpine_verification_total",
+                "alpine_verifications",
                 "Durable objects in the window that were read back, by outcome.",
                 outcomes(&self.verification, "verified"),
             ),
             (
-                "alpine_retries_total",
+                "alpine_retries",
                 "Tries of a step beyond the first, in the window.",
                 plain(self.retries),
             ),
             (
-                "alpine_takeovers_total",
+                "alpine_takeovers",
                 "Operations in the window that another process carried on.",
                 plain(self.takeovers),
             ),
             (
-                "alpine_orphans_total",
+                "alpine_orphans",
                 "Sandboxes that were found without a session, in the window.",
                 plain(self.orphans),
             ),
             (
-                "alpine_errors_total",
+                "alpine_errors",
                 "Operations in the window that ended or were interrupted with an error, by code.",
                 errors
                     .map(|(code, count)| (label("code", code), *count))
