@@ -2,6 +2,7 @@
 
 use crate::caller::may_touch;
 use crate::engine::Engine;
+use crate::held::cancelled;
 use crate::{DownFlags, DownPlan, DownRequest, ErrorCode, Failure, lookup, no_provider, plan_down};
 use alpine_ledger::{
     Acquired, Action, AuditRecord, ErrorRecord, Grant, LeaseRecord, LedgerError, Liveness,
@@ -163,6 +164,16 @@ fn under_lease(
     }
 }
 
+/// What those that a `down` ends answer from then on: what they said themselves, if they were cancelled.
+fn superseded(open: &[OperationRecord]) -> ErrorRecord {
+    let failure = if open.iter().any(|operation| operation.cancel_requested) {
+        cancelled()
+    } else {
+        Failure::new(ErrorCode::Interrupted, "interrupted, and then brought down").must_change()
+    };
+    failure.to_record(&Redactor::default())
+}
+
 /// Takes the lease and enters the plan's first state, in one transaction.
 fn begin(
     tx: &mut Tx<'_>,
@@ -171,14 +182,7 @@ fn begin(
     plan: DownPlan,
     reason: Option<String>,
 ) -> Result<Answer, LedgerError> {
-    let superseded = ErrorRecord {
-        error_code: ErrorCode::Interrupted.as_str().to_owned(),
-        cause: "interrupted, and then brought down".to_owned(),
-        next_step: String::new(),
-        retryable: false,
-        operation_id: None,
-        exit_code: 1,
-    };
+    let superseded = superseded(&tx.open_operations_of(&session.session_id)?);
     let (mut grant, resumed) = match tx.acquire(
         &session.session_id,
         Action::Down,

@@ -85,11 +85,7 @@ impl Held {
             .ok()
             .and_then(|why| *why);
         match why {
-            Some(Stop::Cancelled) => Failure::new(
-                ErrorCode::Interrupted,
-                "cancelled by `alpine down --cancel`",
-            )
-            .must_change(),
+            Some(Stop::Cancelled) => cancelled(),
             Some(Stop::Lost) => Failure::new(
                 ErrorCode::OperationConflict,
                 "another process has taken this operation over",
@@ -97,6 +93,15 @@ impl Held {
             None => std::future::pending().await,
         }
     }
+}
+
+/// What an operation that was cancelled answers, and each repeat of its request.
+pub(crate) fn cancelled() -> Failure {
+    Failure::new(
+        ErrorCode::Interrupted,
+        "cancelled by `alpine down --cancel`",
+    )
+    .must_change()
 }
 
 impl Drop for Held {

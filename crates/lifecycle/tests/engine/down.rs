@@ -261,8 +261,8 @@ async fn cancel_ends_the_up_and_cleans_up() {
         );
         let replayed = world.engine.up(up_request("one")).await.unwrap_err();
         assert_eq!(
-            (replayed.code, replayed.exit_code),
-            (ErrorCode::Interrupted, 1)
+            (replayed.code, replayed.exit_code, replayed.cause),
+            (ErrorCode::Interrupted, 1, failure.cause)
         );
         world.assert_sound("one");
     }
