@@ -7,4 +7,5 @@ pub(crate) mod program;
 mod agents;
 mod commands;
 mod faults;
+mod readme;
 pub(crate) mod whole;
