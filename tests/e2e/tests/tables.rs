@@ -32,8 +32,8 @@ fn waiting(world: &World, arguments: &[&str]) -> Running {
     running
 }
 
-// `up`: "other repository, branch, provider or `--public`", "`ready`", and "`stopping` or anything after it" are tested
-// in `main_job`; "interrupted, timed out, or its process died" in `crash` and `processes`.
+// `up`: "other repository, branch, provider or `--public`" and "`ready`" are tested in `main_job`; "interrupted, timed out,
+// or its process died" in `crash` and `processes`.
 
 #[test]
 fn up_waits_for_the_same_request_that_runs_elsewhere() {
@@ -117,6 +117,58 @@ fn up_tells_a_failed_clean_up_again_until_down_has_mended_it() {
     assert_eq!(world.state(&session), "cleanup_failed");
     assert_eq!(world.done(&["down", &session])["state"], "failed");
     world.assert_nothing_left();
+}
+
+#[test]
+fn up_refuses_a_request_whose_session_is_or_was_brought_down_and_names_a_new_one() {
+    let error = |kind| Fault::Error(kind);
+    let killed = || Fault::KillCaller(KillPoint::During);
+    for (state, method, fault) in [
+        ("stopping", "stop", Some(killed())),
+        ("persisting", "persist", Some(killed())),
+        ("stopped", "", None),
+        ("stopped_unpersisted", "persist", Some(error(ErrorKind::Io))),
+        (
+            "persist_failed",
+            "persist",
+            Some(error(ErrorKind::TooLarge)),
+        ),
+        ("close_failed", "stop", Some(error(ErrorKind::Io))),
+    ] {
+        let world = World::new();
+        let named = [&world.up(state)[..], &["--name", "mine"]].concat();
+        let up = world.done(&named);
+        let session = text(&up, "session_id");
+        if let Some(fault) = fault {
+            world.fake().fault(method, fault, 1);
+        }
+        world.run(&["down", &session]);
+        assert_eq!(world.state(&session), state);
+        let failure = world.fails(&named, "ERR_OPERATION_CONFLICT", 1);
+        assert_eq!(failure["retryable"], false, "{failure:#}");
+        assert!(failure["operation_id"].is_string(), "{failure:#}");
+        let cause = text(&failure, "cause");
+        assert!(cause.contains(&format!("`{state}`")), "{cause}");
+        // An unfinished session keeps its name.
+        let name = if state == "stopped" {
+            " --name mine"
+        } else {
+            ""
+        };
+        let repo = world.repo_path();
+        let next = format!("alpine up {repo} --branch main --agent page --provider fake{name}");
+        assert_eq!(text(&failure, "next_step"), next, "{state}");
+        let output = world.paste(&format!("{next} --no-browser --json"));
+        let other = document(&output);
+        assert_eq!(
+            (&other["state"], &other["reused"]),
+            (&"ready".into(), &false.into())
+        );
+        assert_eq!(world.state(&session), state, "nothing was touched");
+        world.done(&["down", &text(&other, "session_id")]);
+        world.done(&["down", &session, "--retry-persist"]);
+        world.assert_nothing_left();
+    }
 }
 
 // `down`: "`ready`, lease free or expired" is tested in `main_job`, "`stopping`, `persisting`" in `faults`.
