@@ -102,3 +102,41 @@ fn the_same_up_under_a_new_id_keeps_every_choice() {
     world.done(&["down", &session]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn what_needs_a_sandbox_says_the_same_of_a_session_that_has_none() {
+    let world = World::new();
+    let fault = Fault::Error(ErrorKind::InstallFailed);
+    world.fake().fault("install", fault, 1);
+    world.fails(&world.up("failed"), "ERR_INSTALL_FAILED", 2);
+    let failed = SessionId::derive("tester", "failed").to_string();
+    let stopped = world.ready("stopped");
+    world.done(&["down", &stopped]);
+    for (session, state) in [(&failed, "failed"), (&stopped, "stopped")] {
+        let wanted = format!("session `{session}` is `{state}`, not `ready`");
+        for command in [
+            &["logs", session][..],
+            &["logs", session, "--step", "install"],
+            &["logs", session, "--follow"],
+            &["open", session],
+        ] {
+            let failure = world.fails(command, "ERR_OPERATION_CONFLICT", 1);
+            let cause = text(&failure, "cause");
+            assert!(cause.starts_with(&wanted), "{command:?}: {cause}");
+            let operation = &world.status(session)["operation_id"];
+            assert_eq!(&failure["operation_id"], operation, "{command:?}");
+            let next = format!("alpine status {session}");
+            assert_eq!(text(&failure, "next_step"), next, "{command:?}");
+        }
+        let exec = world.run(&["exec", session, "--", "true"]);
+        assert!(exec.stderr.contains(&wanted), "{exec:#?}");
+    }
+    let failure = world.fails(&["logs", &failed], "ERR_OPERATION_CONFLICT", 1);
+    let told = text(&failure, "cause");
+    assert!(told.contains("last lines of the install step"), "{told}");
+    let status = world.paste(&text(&failure, "next_step"));
+    assert!(status.stdout.contains("the last line"), "{status:#?}");
+    let failure = world.fails(&["logs", &stopped], "ERR_OPERATION_CONFLICT", 1);
+    let told = text(&failure, "cause");
+    assert!(!told.contains("install step"), "{told}");
+}

@@ -4,8 +4,8 @@ use crate::args::{LogStep, LogsArgs};
 use crate::config::Config;
 use crate::output::LogWriter;
 use crate::work::{Reached, Work, drive, provider_failed, runtime};
-use alpine_lifecycle::Failure;
-use alpine_provider_api::{Call, CallEvent, LogName, LogsRequest};
+use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_provider_api::{Call, CallEvent, ErrorKind, LogName, LogsRequest, ProviderError};
 use tokio::sync::mpsc;
 
 pub(crate) fn run(work: &Work, args: &LogsArgs) -> Result<u8, Failure> {
@@ -54,8 +54,27 @@ async fn show(
     writer.finish();
     match ended {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(provider_failed("logs", &error, &reached)),
+        Ok(Err(error)) => Err(failed(&error, &reached)),
         Err(died) => Err(reached.panicked(&died)),
+    }
+}
+
+/// A session that has no sandbox any more is told as `open` and `exec` tell it.
+fn failed(error: &ProviderError, reached: &Reached) -> Failure {
+    let gone = matches!(error.kind, ErrorKind::NotFound | ErrorKind::Destroyed);
+    match reached.ready() {
+        Err(mut failure) if gone => {
+            failure
+                .cause
+                .push_str(", and without its sandbox there are no logs");
+            let last = reached.session.last_error.as_ref();
+            if last.is_some_and(|last| last.error_code == ErrorCode::InstallFailed.as_str()) {
+                let told = "; `alpine status` shows the last lines of the install step";
+                failure.cause.push_str(told);
+            }
+            failure
+        }
+        Ok(()) | Err(_) => provider_failed("logs", error, reached),
     }
 }
 
