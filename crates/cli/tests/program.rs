@@ -650,6 +650,10 @@ fn off_the_path_the_commands_it_prints_name_its_file() {
     let stderr = String::from_utf8_lossy(&said.stderr);
     let hint = format!("hint: {} up --help", env!("CARGO_BIN_EXE_alpine"));
     assert!(stderr.contains(&hint), "{stderr}");
+    // A document is read by other processes, too, and may be recorded.
+    let mut command = world.command(&["up", "--json"]);
+    let said = command.env("PATH", "/usr/bin:/bin").output().unwrap();
+    assert_eq!(failure(&said).2, "alpine up --help");
 }
 
 #[test]
