@@ -16,6 +16,7 @@ mod env;
 mod error;
 mod held;
 mod limits;
+mod look;
 mod mend;
 mod payload;
 mod persist;

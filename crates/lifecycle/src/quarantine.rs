@@ -25,31 +25,6 @@ impl Look<'_> {
 }
 
 impl Engine {
-    /// What the providers that answer say they have of this ledger's.
-    pub(crate) async fn listed(&self) -> Result<Vec<(String, ListedSandbox)>, Failure> {
-        let mut listed = Vec::new();
-        for name in self.providers.names() {
-            let provider = self.providers.get(name)?;
-            let call = self.quiet("op_reconcile");
-            let request = ListRequest {
-                ledger_id: self.ledger.id().to_owned(),
-            };
-            match tokio::time::timeout(self.limits.probe, provider.list(&call, request)).await {
-                Ok(Ok(reply)) => listed.extend(
-                    reply
-                        .sandboxes
-                        .into_iter()
-                        .map(|sandbox| (name.to_owned(), sandbox)),
-                ),
-                Ok(Err(error)) => {
-                    tracing::warn!(provider = name, cause = %self.redactor.redact(&error.message), "its sandboxes could not be listed")
-                }
-                Err(_) => tracing::warn!(provider = name, "its sandboxes were not listed in time"),
-            }
-        }
-        Ok(listed)
-    }
-
     /// The session that has the sandbox, be it ended or not.
     pub(crate) async fn owner_of(
         &self,
@@ -93,7 +68,7 @@ impl Engine {
     ) -> Result<Reconciled, Failure> {
         let mut found = Reconciled {
             session_id: None,
-            sandbox_id: sandbox.sandbox_id.as_str().to_owned(),
+            sandbox_id: Some(sandbox.sandbox_id.as_str().to_owned()),
             finding: Finding::Orphan,
             state: None,
             done: false,
@@ -102,7 +77,7 @@ impl Engine {
         if !is_mine {
             return Ok(found);
         }
-        let id = found.sandbox_id.clone();
+        let id = sandbox.sandbox_id.as_str().to_owned();
         let known = self.read(move |snapshot| snapshot.quarantined(&id)).await?;
         let done = match known {
             Some(record) => match record.durable_object_id.clone() {
@@ -111,7 +86,7 @@ impl Engine {
             },
             None => {
                 let record = QuarantineRecord {
-                    sandbox_id: found.sandbox_id.clone(),
+                    sandbox_id: sandbox.sandbox_id.as_str().to_owned(),
                     provider: provider.to_owned(),
                     session_id: sandbox.session_id.clone(),
                     found_at: self.now(),
@@ -125,12 +100,7 @@ impl Engine {
         match done {
             Ok(done) => found.done = done,
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
-            Err(failure) => {
-                found.error = Some(
-                    self.redactor
-                        .redact(&format!("{}: {}", failure.code, failure.cause)),
-                )
-            }
+            Err(failure) => found.error = Some(self.told(&failure)),
         }
         Ok(found)
     }
@@ -269,25 +239,8 @@ impl Engine {
         step: &str,
         asked: impl Future<Output = Result<T, ProviderError>>,
     ) -> Result<T, Failure> {
-        let mut interrupt = self.interrupt.clone();
-        let answer = tokio::select! {
-            signal = interrupt.raised() => return Err(Failure::signalled(signal)),
-            answer = tokio::time::timeout(self.limits.persist + self.limits.grace, asked) => answer,
-        };
-        match answer {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => {
-                let code = if error.kind.has_crashed() {
-                    ErrorCode::ProviderCrashed
-                } else {
-                    ErrorCode::CleanupFailed
-                };
-                Err(Failure::new(code, format!("{step}: {}", error.message)))
-            }
-            Err(_) => Err(Failure::new(
-                ErrorCode::Timeout,
-                format!("`{step}` was not answered in time"),
-            )),
-        }
+        let limit = self.limits.persist + self.limits.grace;
+        self.answer(step, limit, ErrorCode::CleanupFailed, asked)
+            .await
     }
 }

@@ -5,7 +5,7 @@ use crate::{Caller, DownRequest, ErrorCode, Failure, lookup};
 use alpine_ledger::{
     Action, LedgerError, Liveness, OperationRecord, SessionId, SessionRecord, Snapshot, State,
 };
-use alpine_provider_api::{Call, InspectRequest, Meta, SandboxId, SandboxState};
+use alpine_provider_api::SandboxState;
 use serde::{Deserialize, Serialize};
 
 /// What `reconcile` is asked for.
@@ -26,8 +26,8 @@ pub struct ReconcileRequest {
 pub struct Reconciled {
     /// The session; none for a sandbox that no session owns.
     pub session_id: Option<String>,
-    /// Its sandbox.
-    pub sandbox_id: String,
+    /// Its sandbox; none for a provider that could not say which it has.
+    pub sandbox_id: Option<String>,
     /// What was found.
     pub finding: Finding,
     /// Where the session stands now.
@@ -60,6 +60,17 @@ pub enum Finding {
     ProviderMissing,
     /// A sandbox that bears our ledger's id and that no session owns.
     Orphan,
+    /// The provider did not say how the sandbox is, or which it has: there may be more to recover.
+    NotAnswered,
+}
+
+/// What is wrong with a session that nobody works on.
+#[derive(Debug)]
+pub(crate) struct Diagnosis {
+    session: SessionRecord,
+    finding: Finding,
+    /// Why no more is known.
+    unknown: Option<Failure>,
 }
 
 impl Engine {
@@ -78,10 +89,10 @@ impl Engine {
         // Taken before they are listed: who had it may have saved or destroyed one since.
         let lock = self.lock_strays(&request).await;
         // Listed before the ledger is read: a sandbox is made after its session was recorded, so each has its row by then.
-        let listed = if request.session.is_none() {
+        let (listed, mut report) = if request.session.is_none() {
             self.listed().await?
         } else {
-            Vec::new()
+            Default::default()
         };
         let mut sessions = self.to_reconcile(&request).await?;
         let mut strays = Vec::new();
@@ -94,15 +105,31 @@ impl Engine {
                 Some(_) => {}
             }
         }
-        let mut report = Vec::new();
-        for session in sessions {
-            // Much may have happened since they were listed: each is looked at anew.
-            if let Some((session, finding)) = self.diagnose(&session.session_id).await? {
-                report.push(self.recover(&request, &session, finding).await?);
-            }
-        }
+        report.append(&mut self.recover_all(&request, sessions).await?);
         for (provider, sandbox) in strays {
             report.push(self.quarantine(&provider, &sandbox, lock.is_some()).await?);
+        }
+        Ok(report)
+    }
+
+    async fn recover_all(
+        &self,
+        request: &ReconcileRequest,
+        sessions: Vec<SessionRecord>,
+    ) -> Result<Vec<Reconciled>, Failure> {
+        let mut report = Vec::new();
+        let ids = sessions.into_iter().map(|session| session.session_id);
+        let diagnose = |engine: Engine, id| async move { engine.diagnose(&id).await };
+        for found in self
+            .each(ids.collect(), diagnose)
+            .await?
+            .into_iter()
+            .flatten()
+        {
+            // While others were recovered, somebody may have gone on with it.
+            if self.is_as_found(&found.session).await? {
+                report.push(self.recover(request, found).await?);
+            }
         }
         Ok(report)
     }
@@ -124,7 +151,7 @@ impl Engine {
     }
 
     /// What is wrong with a session that nobody works on, if anything is; and the record that shows it.
-    async fn diagnose(&self, id: &SessionId) -> Result<Option<(SessionRecord, Finding)>, Failure> {
+    async fn diagnose(&self, id: &SessionId) -> Result<Option<Diagnosis>, Failure> {
         let (id, now, abandon) = (id.clone(), self.now(), self.limits.abandon);
         let found = self
             .read(move |snapshot| {
@@ -145,43 +172,40 @@ impl Engine {
         };
         let is_known = self.providers.get(&session.new.provider).is_ok();
         let is_over = session.state.is_terminal() && !session.destroy_pending;
+        let mut unknown = None;
         let finding = match finding {
             _ if !is_known => (!is_over).then_some(Finding::ProviderMissing),
             Some(finding) => Some(finding),
-            None => self.disagreement(&session).await,
+            None => match self.seen(&session).await {
+                Ok(state) => disagreement(&session, state),
+                Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
+                Err(failure) => {
+                    unknown = Some(failure);
+                    Some(Finding::NotAnswered)
+                }
+            },
         };
-        Ok(finding.map(|finding| (session, finding)))
+        Ok(finding.map(|finding| Diagnosis {
+            session,
+            finding,
+            unknown,
+        }))
     }
 
-    /// How the provider disagrees with what the ledger says of a session, if it does.
-    async fn disagreement(&self, session: &SessionRecord) -> Option<Finding> {
-        let is_final = session.state.is_terminal();
-        match self.seen(session).await? {
-            SandboxState::Missing => (!is_final).then_some(Finding::SandboxGone),
-            SandboxState::Running | SandboxState::Exited => {
-                is_final.then_some(Finding::SandboxLeft)
-            }
-            SandboxState::Unknown => None,
-        }
-    }
-
-    /// What the provider says of a session's sandbox, if it says anything in time.
-    async fn seen(&self, session: &SessionRecord) -> Option<SandboxState> {
-        let provider = self.providers.get(&session.new.provider).ok()?;
-        let call = self.quiet(session.operation_id.as_str());
-        let request = InspectRequest {
-            sandbox_id: SandboxId::new(&session.sandbox_id)?,
-            probe: false,
-        };
-        let asked = provider.inspect(&call, request);
-        let found = tokio::time::timeout(self.limits.probe, asked).await;
-        Some(found.ok()?.ok()?.state)
+    /// Whether nobody has changed the session, and nobody works on it.
+    async fn is_as_found(&self, found: &SessionRecord) -> Result<bool, Failure> {
+        let (id, version) = (found.session_id.clone(), found.version);
+        self.read(move |snapshot| {
+            let now = snapshot.session(&id)?;
+            Ok(now.is_some_and(|now| now.version == version) && !is_held(snapshot, &id)?)
+        })
+        .await
     }
 
     /// Looks whether the sandbox of a session that is final is there all the same, and lets it be destroyed then.
     pub(crate) async fn is_left(&self, session: &SessionRecord) -> Result<bool, Failure> {
         let found = self.diagnose(&session.session_id).await?;
-        if !matches!(found, Some((_, Finding::SandboxLeft))) {
+        if found.is_none_or(|found| found.finding != Finding::SandboxLeft) {
             return Ok(false);
         }
         let id = session.session_id.clone();
@@ -201,18 +225,23 @@ impl Engine {
     async fn recover(
         &self,
         request: &ReconcileRequest,
-        session: &SessionRecord,
-        finding: Finding,
+        found: Diagnosis,
     ) -> Result<Reconciled, Failure> {
+        let Diagnosis {
+            session, finding, ..
+        } = found;
         let mut done = Reconciled {
             session_id: Some(session.session_id.to_string()),
-            sandbox_id: session.sandbox_id.clone(),
+            sandbox_id: Some(session.sandbox_id.clone()),
             finding,
             state: Some(session.state),
             done: false,
-            error: None,
+            error: found.unknown.map(|failure| self.told(&failure)),
         };
-        let is_left = matches!(finding, Finding::InterruptedUp | Finding::ProviderMissing);
+        let is_left = matches!(
+            finding,
+            Finding::InterruptedUp | Finding::ProviderMissing | Finding::NotAnswered
+        );
         if request.dry_run || is_left {
             return Ok(done);
         }
@@ -236,25 +265,9 @@ impl Engine {
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             // Somebody else has gone on with it meanwhile.
             Err(failure) if failure.code == ErrorCode::OperationConflict => {}
-            Err(failure) => {
-                done.error = Some(
-                    self.redactor
-                        .redact(&format!("{}: {}", failure.code, failure.cause)),
-                )
-            }
+            Err(failure) => done.error = Some(self.told(&failure)),
         }
         Ok(done)
-    }
-
-    /// A call outside of any operation, which changes nothing.
-    pub(crate) fn quiet(&self, operation: &str) -> Call {
-        Call::quiet(Meta {
-            operation_id: operation.to_owned(),
-            fence: 0,
-            attempt: 1,
-            deadline_ms: u64::try_from(self.limits.probe.as_millis()).unwrap_or(u64::MAX),
-            traceparent: None,
-        })
     }
 }
 
@@ -280,6 +293,16 @@ fn concerns(request: &ReconcileRequest, session: &SessionRecord) -> bool {
 fn is_held(snapshot: &Snapshot<'_>, session: &SessionId) -> Result<bool, LedgerError> {
     let lease = snapshot.lease(session)?;
     Ok(lease.is_some_and(|lease| snapshot.holder_is_live(&lease) == Liveness::Live))
+}
+
+/// How the provider disagrees with what the ledger says of a session, if it does.
+fn disagreement(session: &SessionRecord, state: SandboxState) -> Option<Finding> {
+    let is_final = session.state.is_terminal();
+    match state {
+        SandboxState::Missing => (!is_final).then_some(Finding::SandboxGone),
+        SandboxState::Running | SandboxState::Exited => is_final.then_some(Finding::SandboxLeft),
+        SandboxState::Unknown => None,
+    }
 }
 
 /// What a session was left in whose lease is free.
@@ -317,5 +340,6 @@ fn reason(finding: Finding) -> &'static str {
         Finding::SandboxLeft => "reconcile: the sandbox is still there",
         Finding::ProviderMissing => "reconcile: its provider is missing",
         Finding::Orphan => "reconcile: a sandbox that no session owns",
+        Finding::NotAnswered => "reconcile: its provider did not answer",
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct ReconcileDocument {
 #[derive(Debug, Serialize)]
 struct ReconciledDocument {
     session_id: Option<String>,
-    sandbox_id: String,
+    sandbox_id: Option<String>,
     finding: Finding,
     state: Option<String>,
     done: bool,
@@ -48,7 +48,8 @@ impl ReconcileDocument {
             return "nothing to recover".to_owned();
         }
         let line = |found: &ReconciledDocument| {
-            let id = found.session_id.as_deref().unwrap_or(&found.sandbox_id);
+            let sandbox = found.sandbox_id.as_deref();
+            let id = found.session_id.as_deref().or(sandbox).unwrap_or("-");
             let state = found
                 .state
                 .as_deref()
@@ -81,6 +82,7 @@ fn told(finding: Finding) -> &'static str {
         Finding::SandboxLeft => "it has ended, and its sandbox is still there",
         Finding::ProviderMissing => "its provider is not configured any more",
         Finding::Orphan => "a sandbox that no session owns",
+        Finding::NotAnswered => "its provider did not answer",
     }
 }
 
@@ -97,6 +99,7 @@ fn later(finding: Finding) -> &'static str {
         | Finding::AbandonedUp
         | Finding::DestroyPending
         | Finding::SandboxGone
-        | Finding::SandboxLeft => "left",
+        | Finding::SandboxLeft
+        | Finding::NotAnswered => "left",
     }
 }

@@ -335,6 +335,69 @@ async fn a_signal_ends_a_recovery_where_it_stands() {
     }
 }
 
+#[tokio::test]
+async fn a_provider_that_does_not_answer_is_reported() {
+    let mut world = world();
+    world.engine.limits.probe = Duration::from_millis(50);
+    world.ready("one").await;
+    world.ready("two").await;
+    for (method, fault, code, session) in [
+        ("inspect", Fault::Hang, "ERR_TIMEOUT", true),
+        (
+            "inspect",
+            Fault::Error(ErrorKind::Io),
+            "ERR_SANDBOX_UNAVAILABLE",
+            true,
+        ),
+        ("list", Fault::Hang, "ERR_TIMEOUT", false),
+        (
+            "list",
+            Fault::Error(ErrorKind::Io),
+            "ERR_SANDBOX_UNAVAILABLE",
+            false,
+        ),
+    ] {
+        world.fake.fault(method, fault, 1);
+        let report = world.engine.reconcile(all_mine()).await.unwrap();
+        let [found] = &report[..] else {
+            panic!("{method}: {report:?}")
+        };
+        assert_eq!((found.finding, found.done), (Finding::NotAnswered, false));
+        assert_eq!(found.session_id.is_some(), session, "{method}");
+        let error = found.error.as_deref().unwrap();
+        assert!(error.starts_with(code), "{method}: {error}");
+        assert!(session || error.contains("`fake`"), "{error}");
+    }
+    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn sandboxes_are_looked_at_all_at_once_and_a_signal_ends_that() {
+    for method in ["inspect", "list"] {
+        let mut world = world();
+        let (sender, receiver) = tokio::sync::watch::channel(None);
+        world.engine.interrupt = Interrupt::new(receiver);
+        world.engine.limits.probe = Duration::from_secs(600);
+        let mut asked = world.fake.count(method) + 1;
+        if method == "inspect" {
+            for request in ["one", "two", "three", "four"] {
+                world.ready(request).await;
+            }
+            asked = world.fake.count(method) + 4;
+        }
+        world.fake.fault(method, Fault::Hang, 4);
+        let engine = world.engine.clone();
+        let recovery = tokio::spawn(async move { engine.reconcile(all_mine()).await });
+        world.until(|| world.fake.count(method) >= asked).await;
+        sender.send(Some(Signal::Int)).unwrap();
+        let failure = recovery.await.unwrap().unwrap_err();
+        assert_eq!(
+            (failure.code, failure.exit_code),
+            (ErrorCode::Interrupted, 130)
+        );
+    }
+}
+
 /// A sandbox with a file in it that bears the ledger's id and that no session owns.
 async fn stray(world: &World, ledger_id: &str, name: &str) -> String {
     appear(world, ledger_id, name, "ses_unknown").await
@@ -387,8 +450,8 @@ async fn a_stray_sandbox_is_saved_and_destroyed_only_at_a_second_look() {
 
     let found = only(&world).await;
     assert_eq!(
-        (found.finding, found.sandbox_id.as_str(), found.done),
-        (Finding::Orphan, ours.as_str(), false)
+        (found.finding, found.sandbox_id.as_deref(), found.done),
+        (Finding::Orphan, Some(ours.as_str()), false)
     );
     assert_eq!(
         world.fake.objects()[0].files.as_ref().unwrap()["work.txt"],
