@@ -11,7 +11,7 @@ use alpine_ledger::{
     Snapshot, State, Timestamp,
 };
 use alpine_lifecycle::{ErrorCode, Failure, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The window without `--since`.
@@ -164,14 +164,15 @@ impl Tally {
         }
     }
 
-    /// An orphan is somebody's when it says that it was made for a session of theirs.
+    /// An orphan is somebody's when it says that it was made for a session of theirs. It has an event when it is found, when
+    /// it is saved and when it is destroyed.
     fn orphans(
         &mut self,
         snapshot: &Snapshot<'_>,
         owner: Option<&str>,
         since: Timestamp,
     ) -> Result<(), LedgerError> {
-        let mut cursor = 0;
+        let (mut cursor, mut found) = (0, BTreeSet::new());
         loop {
             let events = snapshot.events_after(cursor, PAGE)?;
             for event in &events {
@@ -180,10 +181,11 @@ impl Tally {
                     && event.at >= since
                     && is_of(snapshot, owner, event.reason.as_deref())?
                 {
-                    self.orphans += 1;
+                    found.insert(event.reason.clone());
                 }
             }
             if events.len() < PAGE {
+                self.orphans = found.len() as u64;
                 return Ok(());
             }
         }
