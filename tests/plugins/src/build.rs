@@ -24,8 +24,8 @@ pub fn python() -> PathBuf {
     plugins().join("python/provider.py")
 }
 
-/// Builds a file of `plugins/` with the machine's compiler into this directory, and gives what was built: a library, or,
-/// where it is called `wire.c`, a program.
+/// Builds a file of `plugins/` with the machine's compiler and the variable `CFLAGS` into this directory, and gives what was
+/// built: a library, or, where it is called `wire.c`, a program.
 ///
 /// # Panics
 /// When the compiler is missing, or complains.
@@ -39,9 +39,11 @@ pub fn build(into: &Path, source: &str, more: &[&str]) -> PathBuf {
     if !is_program {
         compiler.args(LIBRARY);
     }
+    let flags = std::env::var("CFLAGS").unwrap_or_default();
     let include = root().join("crates/provider-port/include");
     let output = compiler
         .args(more)
+        .args(flags.split_whitespace())
         .arg("-I")
         .arg(include)
         .arg("-o")
