@@ -140,8 +140,14 @@ fn replaced(arguments: &[OsString]) -> Option<Failure> {
         .iter()
         .enumerate()
         .filter(|(index, _)| *index != at);
+    // `create` took the repository as a flag.
     let words: Vec<_> = rest
-        .map(|(_, argument)| repeated(&argument.to_string_lossy()))
+        .map(|(_, argument)| argument.to_string_lossy())
+        .filter(|word| new != "up" || word != "--repo")
+        .map(|word| match word.strip_prefix("--repo=") {
+            Some(repo) if new == "up" => repeated(repo),
+            Some(_) | None => repeated(&word),
+        })
         .collect();
     let call = [&["alpine".to_owned(), new.to_owned()][..], &words]
         .concat()
@@ -200,12 +206,26 @@ mod tests {
                 r"alpine up . --branch 'it'\''s'",
             ),
             (
+                "create --repo . --branch main",
+                "ERR_COMMAND_REPLACED",
+                "alpine up . --branch main",
+            ),
+            (
+                "create --branch main --repo=.",
+                "ERR_COMMAND_REPLACED",
+                "alpine up --branch main .",
+            ),
+            (
                 "--json teardown x",
                 "ERR_COMMAND_REPLACED",
                 "alpine down --json x",
             ),
         ] {
             let failure = parse(&words(call)).unwrap_err();
+            if code == "ERR_COMMAND_REPLACED" && !next.contains('\'') {
+                let again = words(next.trim_start_matches("alpine "));
+                assert!(matches!(parse(&again), Ok(Asked::Command(_))), "{next}");
+            }
             assert_eq!(
                 (
                     failure.code.as_str(),
