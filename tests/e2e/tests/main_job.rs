@@ -796,3 +796,19 @@ fn the_browser_is_opened_once_and_never_fails_an_up() {
         world.done(&["down", SessionId::derive("tester", id).as_str()]);
     }
 }
+
+#[test]
+fn variables_for_an_agent_that_runs_no_program_are_warned_of() {
+    let world = World::new();
+    for agent in ["none", "page"] {
+        let flags = ["--agent", agent, "--env", "KEY=value"];
+        let up = world.done(&[&world.up(agent)[..], &flags].concat());
+        let told = format!("`--env` has no effect: the agent `{agent}` runs no program");
+        let warnings = up["warnings"].as_array().expect("warnings");
+        assert!(warnings.contains(&told.into()), "{up:#}");
+        world.done(&["down", &text(&up, "session_id")]);
+    }
+    let up = world.done(&world.up("without"));
+    assert!(!up["warnings"].to_string().contains("--env"), "{up:#}");
+    world.done(&["down", &text(&up, "session_id")]);
+}

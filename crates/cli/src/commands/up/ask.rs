@@ -51,6 +51,8 @@ pub(super) fn request(
     let credential = preflight(&repo, args.public, &config.credentials)?;
     let (agent, warning) = choose(config, &work.variables, args.agent);
     let table = config.agents.check(&agent)?;
+    let unused = (!given.is_empty() && table.serves() != "process")
+        .then(|| format!("`--env` has no effect: the agent `{agent}` runs no program"));
     let env = variables(work, table, given)?;
     Ok(UpRequest {
         caller,
@@ -68,7 +70,7 @@ pub(super) fn request(
         no_install: args.no_install,
         allow_unsandboxed: args.allow_unsandboxed,
         timeout,
-        warnings: warning.into_iter().collect(),
+        warnings: warning.into_iter().chain(unused).collect(),
     })
 }
 
