@@ -3,7 +3,7 @@
 use crate::clean;
 use crate::output::{Output, Stream, is_terminal};
 use crate::time;
-use alpine_lifecycle::{Progress, Step, Watch};
+use alpine_lifecycle::{Ending, Progress, Step, Watch};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::mpsc as channel;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl Lines {
             Progress::Retrying { step, cause } => {
                 self.say(&format!("{step}: trying again: {cause}"))
             }
-            Progress::Finished { step, took, ok } => self.finished(step, took, ok),
+            Progress::Finished { step, took, ending } => self.finished(step, took, ending),
             Progress::Warning(text) => self.warn(text),
         }
     }
@@ -123,23 +123,28 @@ impl Lines {
         bar.set_message(format!("{} {amount}", clean::line(what)));
     }
 
-    fn finished(&mut self, step: Step, took: Duration, ok: bool) {
+    fn finished(&mut self, step: Step, took: Duration, ending: Ending) {
         self.end();
         if self.output.json {
             return;
         }
-        let (mark, colour) = if ok { ("✓", "32") } else { ("✗", "31") };
-        let text = format!("{:<12} {}", step.as_str(), time::span(took));
+        let (mark, colour, word) = match ending {
+            Ending::Done => ("✓", "32", "done in"),
+            Ending::Failed => ("✗", "31", "failed in"),
+            Ending::Interrupted => ("✗", "33", "interrupted after"),
+            Ending::TimedOut => ("✗", "33", "timed out after"),
+        };
+        let took = time::span(took);
         if is_terminal(Stream::Stderr) {
+            let took = match ending {
+                Ending::Done => took,
+                Ending::Failed | Ending::Interrupted | Ending::TimedOut => format!("{word} {took}"),
+            };
+            let text = format!("{:<12} {took}", step.as_str());
             self.output
                 .step(&self.output.painted(Stream::Stderr, colour, mark), &text);
         } else {
-            self.output.note(&format!(
-                "{}: {} in {}",
-                step,
-                if ok { "done" } else { "failed" },
-                time::span(took)
-            ));
+            self.output.note(&format!("{step}: {word} {took}"));
         }
     }
 

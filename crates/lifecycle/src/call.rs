@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::held::Held;
-use crate::{ErrorCode, Failure, Progress, Step};
+use crate::{Ending, ErrorCode, Failure, Progress, Step};
 use alpine_ledger::StepRecord;
 use alpine_provider_api::{
     Call, CallEvent, ErrorKind, Meta, ProviderError, Retry, SandboxProvider,
@@ -83,11 +83,16 @@ impl Engine {
         if step.moves_bytes() {
             held.deadline += started.elapsed();
         }
-        let ok = matches!(ended, Ok(Ok(_)));
+        let ending = match &ended {
+            Ok(Ok(_)) => Ending::Done,
+            Ok(Err(_)) => Ending::Failed,
+            Err(cut) if cut.code == ErrorCode::Timeout => Ending::TimedOut,
+            Err(_) => Ending::Interrupted,
+        };
         self.watch.tell(Progress::Finished {
             step,
             took: Duration::from_millis(duration_ms),
-            ok,
+            ending,
         });
         let ended = match ended {
             Ok(Ok(value)) => Ok(value),
@@ -100,7 +105,7 @@ impl Engine {
                 Some(failure.code.as_str().to_owned())
             }
         };
-        tracing::info!(session_id = %held.session.session_id, operation_id = %held.operation.operation_id, %step, duration_ms, ok, "step");
+        tracing::info!(session_id = %held.session.session_id, operation_id = %held.operation.operation_id, %step, duration_ms, ok = ended.is_ok(), "step");
         held.steps.push(StepRecord {
             step: step.as_str().to_owned(),
             at: self.now(),

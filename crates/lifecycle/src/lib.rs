@@ -46,4 +46,4 @@ pub use providers::{Providers, no_provider};
 pub use reconcile::{Finding, ReconcileRequest, Reconciled};
 pub use step::Step;
 pub use up::{UpOutcome, UpRequest};
-pub use watch::{Interrupt, Progress, Watch};
+pub use watch::{Ending, Interrupt, Progress, Watch};

@@ -50,11 +50,24 @@ pub enum Progress {
         step: Step,
         /// How long it took.
         took: Duration,
-        /// Whether it went well.
-        ok: bool,
+        /// How it ended.
+        ending: Ending,
     },
     /// Something the user should know.
     Warning(String),
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It went well.
+    Done,
+    /// It can't be done.
+    Failed,
+    /// It was cut short, and may be carried on.
+    Interrupted,
+    /// A time limit cut it short, and it may be carried on.
+    TimedOut,
 }
 
 /// Where news goes; nobody has to listen.

@@ -2,6 +2,9 @@
 
 use crate::support::{World, document, text, with_json};
 use alpine_ledger::SessionId;
+use alpine_provider_api::ErrorKind;
+use alpine_testkit::Fault;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::process::Stdio;
 
@@ -208,4 +211,31 @@ fn what_is_in_force_is_shown_with_its_origin() {
         assert_eq!(of(&format!("limits.{limit}")), pair(value, "default"));
     }
     assert_eq!(of("limits.tries"), pair("3", "default"));
+}
+
+#[test]
+fn a_step_that_was_cut_short_and_may_be_carried_on_has_not_failed() {
+    let world = World::new();
+    world.fake().fault("install", Fault::Hang, 2);
+    let up = world.start(&world.up("cut"));
+    world.wait_for_call("install");
+    up.signal(Signal::INT);
+    let said = up.wait().stderr;
+    assert!(said.contains("\ninstall: interrupted after "), "{said}");
+    let hurried = [&world.up("cut")[..], &["--timeout", "1s"]].concat();
+    let said = world.run(&hurried).stderr;
+    assert!(said.contains("\ninstall: timed out after "), "{said}");
+    let session = SessionId::derive("tester", "cut").to_string();
+    let down = world.run(&["down", &session]).stdout;
+    assert!(
+        down.ends_with("\ncleaned up: nothing of it is left\n"),
+        "{down}"
+    );
+    let down = world.run(&["down", &session]).stdout;
+    assert!(down.ends_with("\nnothing is left to do\n"), "{down}");
+    let fault = Fault::Error(ErrorKind::InstallFailed);
+    world.fake().fault("install", fault, 1);
+    let said = world.run(&world.up("failed")).stderr;
+    assert!(said.contains("\ninstall: failed in "), "{said}");
+    world.assert_nothing_left();
 }

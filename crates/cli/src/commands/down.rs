@@ -70,7 +70,7 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     if work.output.json {
         work.output.document(&document);
     } else {
-        work.output.text(&shown(&document, &work.output));
+        work.output.text(&shown(&document, is_over, &work.output));
     }
     Ok(0)
 }
@@ -97,8 +97,8 @@ fn compact(work: &Work, config: &Config) {
     }
 }
 
-/// The result, for people.
-fn shown(document: &DownDocument, output: &Output) -> String {
+/// The result, for people; `was_over` before there was anything to do.
+fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
     let verified = if document.persistence_verified {
         " (read back and verified)"
     } else {
@@ -148,8 +148,11 @@ fn shown(document: &DownDocument, output: &Output) -> String {
         .into_iter()
         .filter_map(|(name, value)| Some(format!("{name:<11} {}", value?)));
     let mut text: String = rows.collect::<Vec<_>>().join("\n");
-    if document.state == "failed" {
-        text.push_str("\nnothing is left to do");
+    if document.state == "failed" && document.next_step.is_none() {
+        text.push_str(match was_over {
+            true => "\nnothing is left to do",
+            false => "\ncleaned up: nothing of it is left",
+        });
     }
     text
 }
