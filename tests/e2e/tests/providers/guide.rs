@@ -79,9 +79,11 @@ fn the_commands_of_the_guide_work_as_they_stand_there() {
             true => copied(&world),
             false => checkout(&world),
         };
+        // As a clone is where a user's group is theirs alone.
+        protect(&at, 0o775);
         for block in [language, session] {
             let mut shell = world.env.command(Path::new("/bin/bash"));
-            let script = format!("umask 022\nPATH=$PWD/.bin:$PATH\nset -eu\n{block}");
+            let script = format!("umask 002\nPATH=$PWD/.bin:$PATH\nset -eu\n{block}");
             shell.args(["-c", &script]).current_dir(&at);
             shell.env("REPOSITORY", world.repo_path());
             shell.envs(toolchain());
