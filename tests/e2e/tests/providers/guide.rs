@@ -87,7 +87,7 @@ fn the_commands_of_the_guide_work_as_they_stand_there() {
             shell.args(["-c", &script]).current_dir(&at);
             shell.env("REPOSITORY", world.repo_path());
             shell.envs(toolchain());
-            let output = world.env.run_for(&mut shell, Duration::from_secs(180));
+            let output = world.env.run_for(&mut shell, Duration::from_secs(600));
             assert_eq!(output.code(), Some(0), "{block}{output:#?}");
         }
     }
