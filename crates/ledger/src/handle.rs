@@ -217,7 +217,9 @@ fn open_writer_within(site: &Site, patience: Duration) -> Result<Open, LedgerErr
 /// Opens the file to read it. After its last writer was killed it has to be repaired first, which takes a
 /// writer: once, unless another one is killed meanwhile. Where nobody can write, a copy is repaired.
 pub(crate) fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
-    for _ in 0..REPAIRS {
+    let limit = Instant::now() + site.options.lock_timeout;
+    let mut repairs = 0;
+    while repairs < REPAIRS {
         let Some(file) = file::open(site, Access::Read)? else {
             return Ok(None);
         };
@@ -240,10 +242,16 @@ pub(crate) fn open_reader(site: &Site) -> Result<Option<Reader>, LedgerError> {
             return Ok(reader(database, false));
         }
         match repair(site) {
-            Err(error) if bars_writers(&error) => {
-                return Ok(reader(private::repaired(site)?, true));
+            Err(error) if bars_writers(&error) => match private::repaired(site)? {
+                Some(copy) => return Ok(reader(copy, true)),
+                // Somebody repairs it, or writes already: that is soon over.
+                None if Instant::now() < limit => {}
+                None => return Err(error),
+            },
+            repaired => {
+                repaired?;
+                repairs += 1;
             }
-            repaired => repaired?,
         }
     }
     Err(site.unavailable(

@@ -18,33 +18,43 @@ const HEADER: usize = 4096;
 /// How often the file is copied again that was changed while it was.
 const TRIES: usize = 10;
 
-/// A copy of the file that was repaired.
-pub(crate) fn repaired(site: &Site) -> Result<ReadOnlyDatabase, LedgerError> {
-    let copy = copy(site)?;
+/// A copy of the file that was repaired; none while the file is written, which a reader of the file itself can wait for.
+pub(crate) fn repaired(site: &Site) -> Result<Option<ReadOnlyDatabase>, LedgerError> {
+    let Some(copy) = copy_once(site)? else {
+        return Ok(None);
+    };
     let again = copy.try_clone().map_err(|error| from_io(site, error))?;
     guard(site, || {
         let builder = store::builder();
         let whole = builder.create_with_backend(FileBackend::new(copy)?)?;
         whole.close()?;
-        Ok(builder.open_read_only_with_backend(FileBackend::new(again)?)?)
+        let copy = builder.open_read_only_with_backend(FileBackend::new(again)?)?;
+        Ok(Some(copy))
     })
 }
 
-/// The bytes of the file as of one commit: after another one, what the header named may have been written over.
-pub(crate) fn copy(site: &Site) -> Result<File, LedgerError> {
+/// The bytes of the file as of one commit; none when there was another one meanwhile: what the header named may have
+/// been written over then.
+fn copy_once(site: &Site) -> Result<Option<File>, LedgerError> {
     let failed = |error| from_io(site, error);
+    let mut from =
+        file::open(site, Access::Read)?.ok_or_else(|| site.unavailable("it was removed", None))?;
+    let mut to = rustix::fs::memfd_create("ledger", MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|error| failed(error.into()))?;
+    let before = header(&from).map_err(failed)?;
+    from.seek(SeekFrom::Start(0))
+        .and_then(|_| io::copy(&mut from, &mut to))
+        .map_err(failed)?;
+    let is_still = header(&from).map_err(failed)? == before;
+    Ok(is_still.then_some(to))
+}
+
+/// The bytes of the file as of one commit.
+pub(crate) fn copy(site: &Site) -> Result<File, LedgerError> {
     for _ in 0..TRIES {
-        let mut from = file::open(site, Access::Read)?
-            .ok_or_else(|| site.unavailable("it was removed", None))?;
-        let mut to = rustix::fs::memfd_create("ledger", MemfdFlags::CLOEXEC)
-            .map(File::from)
-            .map_err(|error| failed(error.into()))?;
-        let before = header(&from).map_err(failed)?;
-        from.seek(SeekFrom::Start(0))
-            .and_then(|_| io::copy(&mut from, &mut to))
-            .map_err(failed)?;
-        if header(&from).map_err(failed)? == before {
-            return Ok(to);
+        if let Some(copy) = copy_once(site)? {
+            return Ok(copy);
         }
     }
     Err(site.unavailable("it is written faster than it can be copied", None))
