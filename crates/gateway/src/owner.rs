@@ -201,9 +201,11 @@ fn inode(link: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{Listener, Owner, parse_listeners};
-    use std::net::TcpListener;
+    use rustix::net::{AddressFamily, SocketType};
+    use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
     use std::os::fd::OwnedFd;
     use std::process::{Command, Stdio};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     #[test]
     fn tables_are_read_for_listeners_that_take_loopback() {
@@ -222,23 +224,34 @@ mod tests {
         assert_eq!(found, [(11, 7), (12, 0), (16, 0), (18, 0)]);
     }
 
+    /// A process that is being started has copies of all descriptors until it is executed: one test at a time.
+    fn alone() -> MutexGuard<'static, ()> {
+        static STARTING: Mutex<()> = Mutex::new(());
+        STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn listener_descends_from(port: u16, ancestor: u32) -> std::io::Result<bool> {
         Owner::new(port, Listener::Family(ancestor)).listens()
     }
 
     #[test]
     fn a_listener_is_the_users_that_made_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let any = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        rustix::net::bind(&socket, &any).unwrap();
+        let port = rustix::net::getsockname(&socket).unwrap();
+        let port = SocketAddrV4::try_from(port).unwrap().port();
         let me = rustix::process::geteuid().as_raw();
+        // Who has taken the port is not who listens.
+        assert!(!Owner::new(port, Listener::User(me)).listens().unwrap());
+        rustix::net::listen(&socket, 1).unwrap();
         assert!(Owner::new(port, Listener::User(me)).listens().unwrap());
         assert!(!Owner::new(port, Listener::User(me + 1)).listens().unwrap());
-        drop(listener);
-        assert!(!Owner::new(port, Listener::User(me)).listens().unwrap());
     }
 
     #[test]
     fn a_port_that_changes_hands_is_found_out() {
+        let _alone = alone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut heir = Command::new("sleep")
@@ -273,6 +286,7 @@ mod tests {
 
     #[test]
     fn a_listener_is_its_holders_and_their_ancestors() {
+        let _alone = alone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let me = std::process::id();

@@ -1,8 +1,10 @@
 //! A small agent's server, one thread per connection.
 
 use alpine_gateway::{Listener, Upstream};
+use rustix::net::{AddressFamily, SocketType};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -45,6 +47,16 @@ impl Agent {
             listener: Listener::Family(std::process::id()),
         }
     }
+}
+
+/// A port where nobody listens, and nobody can while the socket lives. One that was listened on and dropped
+/// is not sure to be closed: a test that starts a process beside this one has a copy of it for a moment.
+pub(crate) fn silent_port() -> (OwnedFd, u16) {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = rustix::net::getsockname(&socket).unwrap();
+    let port = SocketAddrV4::try_from(address).unwrap().port();
+    (socket, port)
 }
 
 fn head(stream: &mut TcpStream) -> String {

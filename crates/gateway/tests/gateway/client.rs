@@ -1,3 +1,4 @@
+use crate::agent::silent_port;
 use crate::session::SOON;
 use alpine_gateway::Listener;
 use alpine_gateway::client::{AgentClient, ClientError};
@@ -95,9 +96,8 @@ fn a_request_bears_the_credential_and_gets_its_answer() {
 fn every_failure_says_what_was_asked() {
     let server = server(|_, path| (path == "/large").then(|| (200, "x".repeat((64 << 20) + 1))));
     let client = client(&server);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = AgentClient::new(free.local_addr().unwrap().port(), None);
-    drop(free);
+    let (_socket, port) = silent_port();
+    let closed = AgentClient::new(port, None);
     let failures = [
         wait(client.get("no-path", TRY)),
         wait(client.get("/a b", TRY)),
@@ -109,7 +109,7 @@ fn every_failure_says_what_was_asked() {
         failure
             .unwrap_err()
             .to_string()
-            .replace(&closed_port(&closed), "PORT")
+            .replace(&port.to_string(), "PORT")
     })
     .join("\n");
     expect![[r#"
@@ -119,12 +119,6 @@ fn every_failure_says_what_was_asked() {
         asking the agent for `/large` failed
         can't connect to the agent on port PORT"#]]
     .assert_eq(&failures);
-}
-
-fn closed_port(client: &AgentClient) -> String {
-    let shown = format!("{client:?}");
-    let (_, rest) = shown.split_once("port: ").unwrap();
-    rest.split(',').next().unwrap().to_owned()
 }
 
 #[test]

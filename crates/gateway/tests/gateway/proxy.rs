@@ -1,9 +1,8 @@
-use crate::agent::Agent;
+use crate::agent::{Agent, silent_port};
 use crate::session::{BASIC, Reply, SOON, Session, read_head};
 use alpine_gateway::Listener;
 use expect_test::expect;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
 
@@ -162,10 +161,9 @@ fn an_agent_that_is_down_or_broken_is_a_bad_gateway() {
     let session = Session::started(Some(agent.upstream()));
     let broken = session.call("GET /garbage", BASIC);
     assert_eq!(broken.status, 502);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_socket, port) = silent_port();
     let mut upstream = agent.upstream();
-    upstream.port = free.local_addr().unwrap().port();
-    drop(free);
+    upstream.port = port;
     let session = Session::started(Some(upstream));
     expect![[r#"
         502
