@@ -1,5 +1,6 @@
 //! Makes, finds, reads and removes containers.
 
+use crate::answer::understood;
 use crate::config::Config;
 use alpine_provider_api::*;
 use bollard::errors::Error;
@@ -77,7 +78,7 @@ impl Containers {
     ) -> Result<Option<ContainerInspectResponse>, ProviderError> {
         let engine = self.engine()?;
         let options = None::<InspectContainerOptions>;
-        match engine.inspect_container(&Self::name(id), options).await {
+        match understood(engine.inspect_container(&Self::name(id), options).await) {
             Ok(found) if label(&found, SANDBOX) == Some(id.as_str()) => Ok(Some(found)),
             Ok(_) => {
                 let message = format!("the container `{}` is not alpine's", Self::name(id));
@@ -91,9 +92,12 @@ impl Containers {
     pub(crate) async fn state(&self, id: &SandboxId) -> Result<SandboxState, ProviderError> {
         Ok(match self.find(id).await? {
             None => SandboxState::Missing,
-            Some(found) => match found.state.and_then(|state| state.running) {
-                Some(true) => SandboxState::Running,
-                Some(false) => SandboxState::Exited,
+            Some(found) => match found.state {
+                // What is paused is there and goes on when it is let.
+                Some(state) if state.running == Some(true) || state.paused == Some(true) => {
+                    SandboxState::Running
+                }
+                Some(_) => SandboxState::Exited,
                 None => SandboxState::Unknown,
             },
         })
@@ -209,10 +213,7 @@ impl Containers {
             .all(true)
             .filters(&filters)
             .build();
-        let found = self
-            .engine()?
-            .list_containers(Some(options))
-            .await
+        let found = understood(self.engine()?.list_containers(Some(options)).await)
             .map_err(|error| self.failed(&error))?;
         let sandboxes = found.into_iter().filter_map(|one| {
             let labels = one.labels?;
@@ -224,7 +225,9 @@ impl Containers {
                 sandbox_id: SandboxId::new(labels.get(SANDBOX)?)?,
                 session_id: labels.get(SESSION)?.clone(),
                 state: match one.state {
-                    Some(ContainerSummaryStateEnum::RUNNING) => SandboxState::Running,
+                    Some(
+                        ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED,
+                    ) => SandboxState::Running,
                     Some(_) => SandboxState::Exited,
                     None => SandboxState::Unknown,
                 },

@@ -1,6 +1,6 @@
 //! Ends what runs in a container, and the container.
 
-use crate::containers::{Containers, is_absent};
+use crate::containers::Containers;
 use alpine_provider_api::*;
 use bollard::query_parameters::StopContainerOptionsBuilder;
 use std::time::Duration;
@@ -42,6 +42,9 @@ impl Containers {
                 return Err(ProviderError::new(ErrorKind::NotFound, message));
             }
         }
+        let engine = self.engine()?;
+        // What is paused can't end. That it was not, or that this failed, shows when it is asked to.
+        let _ = engine.unpause_container(&Self::name(id)).await;
         call.progress("asking the sandbox's processes to end", 0, None);
         let tenths = (grace.as_millis() / 100).to_string();
         let argv = ["sh", "-c", ASK, "alpine", &tenths].map(str::to_owned);
@@ -50,17 +53,15 @@ impl Containers {
         let asked = tokio::time::timeout(grace + Duration::from_secs(5), asked).await;
         let forced = !matches!(asked, Ok(Ok(0)));
         let options = StopContainerOptionsBuilder::default().t(2).build();
-        let engine = self.engine()?;
-        match engine.stop_container(&Self::name(id), Some(options)).await {
-            Err(error) if !is_absent(&error) => return Err(self.failed(&error)),
-            Ok(()) | Err(_) => {}
-        }
-        match self.state(id).await? {
-            SandboxState::Running => {
+        let stopped = engine.stop_container(&Self::name(id), Some(options)).await;
+        // What the engine says of it counts less than what is: it may trip over a container whose end it did not see.
+        match (self.state(id).await?, stopped) {
+            (SandboxState::Running, Err(error)) => Err(self.failed(&error)),
+            (SandboxState::Running, Ok(())) => {
                 let message = format!("sandbox `{id}` runs on after it was stopped");
                 Err(ProviderError::transient(ErrorKind::Io, message))
             }
-            SandboxState::Exited | SandboxState::Missing | SandboxState::Unknown => {
+            (SandboxState::Exited | SandboxState::Missing | SandboxState::Unknown, _) => {
                 Ok(StopReply { forced })
             }
         }

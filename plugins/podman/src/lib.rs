@@ -4,6 +4,7 @@
 //! and carried on. The workspace is in the container's own layer: it can be read when the container is stopped, and is, by
 //! the engine itself, when nothing in it can change it any more.
 
+mod answer;
 mod command;
 mod config;
 mod containers;

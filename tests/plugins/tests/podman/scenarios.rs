@@ -4,6 +4,7 @@ use crate::engine::IMAGE;
 use crate::world::{SESSION, World, call, id, world};
 use alpine_gateway::client::AgentClient;
 use alpine_provider_api::*;
+use rustix::process::{Pid, Signal};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -197,6 +198,39 @@ async fn foreign_containers_are_left_alone() {
     assert_eq!(names, ["alpine-sbx_foreign", "alpine-sbx_theirs"]);
     world.destroy("sbx_foreign").await;
     world.engine.podman(&["rm", "alpine-sbx_theirs"]);
+}
+
+/// With its supervisor killed nothing cleans up after a container: podman calls it `stopped`, for ever.
+#[tokio::test]
+async fn a_container_that_nothing_has_cleaned_up_after_has_ended() {
+    let world = world(&[]);
+    world.provision("sbx_a").await;
+    let format = "{{.State.ConmonPid}} {{.State.Pid}}";
+    let processes = ["inspect", "--format", format, "alpine-sbx_a"];
+    for process in world.engine.podman(&processes).split_whitespace() {
+        let process = Pid::from_raw(process.parse().unwrap()).unwrap();
+        rustix::process::kill_process(process, Signal::KILL).unwrap();
+    }
+    assert_eq!(world.stop("sbx_a", 0).await, StopReply { forced: true });
+    let status = ["inspect", "--format", "{{.State.Status}}", "alpine-sbx_a"];
+    assert_eq!(world.engine.podman(&status), "stopped\n");
+    let ended = [("sbx_a".to_owned(), SandboxState::Exited)];
+    assert_eq!(listed(&world).await, ended);
+    world.destroy("sbx_a").await;
+}
+
+#[tokio::test]
+async fn a_paused_container_is_thawed_and_stopped() {
+    let world = world(&[("README.md", "hello\n")]);
+    world.provision("sbx_a").await;
+    world.sync("sbx_a").await;
+    world.engine.podman(&["pause", "alpine-sbx_a"]);
+    let running = [("sbx_a".to_owned(), SandboxState::Running)];
+    assert_eq!(listed(&world).await, running);
+    world.stop("sbx_a", 1000).await;
+    let ended = [("sbx_a".to_owned(), SandboxState::Exited)];
+    assert_eq!(listed(&world).await, ended);
+    world.destroy("sbx_a").await;
 }
 
 #[tokio::test]
