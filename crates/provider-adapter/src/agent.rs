@@ -164,15 +164,16 @@ impl<S: Sandboxes> Adapted<S> {
         AgentClient::new(serving.port, auth).only_to(self.listener())
     }
 
-    /// Whether what serves the session's address answers; none where nothing does.
+    /// Whether what serves the session's address answers; none where nothing does. An address whose supervisor has died
+    /// does not answer.
     pub(crate) async fn agent_ready(&self, record: &Record) -> Result<Option<bool>, ProviderError> {
         let (Some(served), Some(front)) = (record.served()?, &self.front) else {
             return Ok(None);
         };
         let Some(serving) = served.server else {
-            return front.answers(&record.id).await.map(Some);
+            return Ok(Some(front.answers(&record.id).await.unwrap_or(false)));
         };
-        let Some(address) = front.address(&record.id).await? else {
+        let Ok(Some(address)) = front.address(&record.id).await else {
             return Ok(Some(false));
         };
         let probe = Probe {
@@ -199,17 +200,20 @@ impl<S: Sandboxes> Adapted<S> {
         front.link(call, request).await
     }
 
-    /// Asks the agent for its transcripts, and to end in order. What fails here costs a warning only.
+    /// Asks the agent's server, where there is one, for its transcripts, and to end in order. What fails here costs a
+    /// warning only.
     pub(crate) async fn farewell(&self, call: &Call, record: &Record) {
         let told = async {
             let (Some(served), Some(front)) = (record.served()?, &self.front) else {
                 return Ok(());
             };
-            match (served.server, front.address(&record.id).await?) {
-                (Some(serving), Some(address)) => {
-                    self.dispose(call, record, &serving, &address).await
-                }
-                (Some(_) | None, _) => Ok(()),
+            let Some(serving) = served.server else {
+                return Ok(());
+            };
+            match front.address(&record.id).await {
+                Ok(Some(address)) => self.dispose(call, record, &serving, &address).await,
+                Err(error) if serving.server.transcript.is_some() => Err(error),
+                Ok(None) | Err(_) => Ok(()),
             }
         };
         if let Err(error) = told.await {

@@ -5,6 +5,8 @@
     reason = "what a test needs and does not get ends it"
 )]
 
+#[path = "adapter/addresses.rs"]
+mod addresses;
 #[path = "adapter/bent.rs"]
 mod bent;
 #[path = "adapter/ending.rs"]
