@@ -8,7 +8,6 @@ use alpine_gateway::client::{AgentClient, ClientError};
 use alpine_provider_api::*;
 use alpine_provider_local::Address;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -24,7 +23,7 @@ lives() {
         tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ALPINE_AGENT_OF=$id"
 }
 "#;
-/// Makes its directories, ends a server that is of no use any more, and says where they are.
+/// Makes the directories that are named, ends a server that is of no use any more, and says where they are.
 const PREPARE: &str = r#"
 umask 077
 mkdir -p "$base"
@@ -32,7 +31,7 @@ mkdir -p "$base"
 if [ -L "$dir" ] || ! [ -O "$dir" ]; then echo "$dir is somebody else's" >&2; exit 1; fi
 if lives; then kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid"; fi
 rm -f "$dir/pid"
-cd "$dir" && mkdir -p config data state cache run tmp && : >log && pwd
+cd "$dir" && mkdir -p tmp "$@" && : >log && pwd
 "#;
 /// Starts the server in a session of its own, and goes when it is there.
 const START: &str = r#"
@@ -82,7 +81,8 @@ impl<S: Sandboxes> Adapted<S> {
         address: &Address,
     ) -> Result<(), ProviderError> {
         let id = &request.sandbox_id;
-        let home = self.agent(call, id, PREPARE, &[]).await?;
+        let directories = Server::DIRECTORIES.map(|(_, name)| name);
+        let home = self.agent(call, id, PREPARE, &directories).await?;
         let home = String::from_utf8_lossy(&home).trim_end().to_owned();
         let host = match self.sandboxes.facts().network {
             Network::Published(_) => "0.0.0.0",
@@ -136,15 +136,7 @@ impl<S: Sandboxes> Adapted<S> {
             .await
             .unwrap_or_default();
         let tail = String::from_utf8_lossy(&tail).into_owned();
-        let program = server.argv.first().map_or("", String::as_str);
-        let mut message = format!("the agent `{program}` did not become ready: {source}");
-        let mut cause = source.source();
-        while let Some(next) = cause {
-            message.push_str(&format!(": {next}"));
-            cause = next.source();
-        }
-        Err(ProviderError::new(ErrorKind::AgentNotReady, message)
-            .log_tail(tail.lines().map(str::to_owned).collect()))
+        Err(source.not_ready(server, tail.lines().map(str::to_owned).collect()))
     }
 
     /// Runs a script that begins with [`HEAD`].
@@ -169,14 +161,7 @@ fn environment(
     port: &str,
     address: &Address,
 ) -> BTreeMap<String, Secret<String>> {
-    let directories = [
-        ("XDG_CONFIG_HOME", "config"),
-        ("XDG_DATA_HOME", "data"),
-        ("XDG_STATE_HOME", "state"),
-        ("XDG_CACHE_HOME", "cache"),
-        ("XDG_RUNTIME_DIR", "run"),
-    ];
-    let own = directories.map(|(name, path)| (name.to_owned(), format!("{home}/{path}")));
+    let own = Server::DIRECTORIES.map(|(name, path)| (name.to_owned(), format!("{home}/{path}")));
     let fixed = server
         .env
         .clone()

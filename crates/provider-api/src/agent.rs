@@ -50,6 +50,17 @@ pub struct Server {
     pub transcript: Option<Transcript>,
 }
 
+impl Server {
+    /// The directories that a server has of its own, below one home: the variable that names each, and its name there.
+    pub const DIRECTORIES: [(&str, &str); 5] = [
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_DATA_HOME", "data"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_RUNTIME_DIR", "run"),
+    ];
+}
+
 /// HTTP Basic with a password that is drawn for the session and that only the sandbox and the gateway know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BasicAuth {

@@ -11,7 +11,6 @@ use alpine_gateway::Listener;
 use alpine_gateway::client::{AgentClient, ClientError};
 use alpine_provider_api::*;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,7 +105,8 @@ async fn start_server(
             if matches!(source, ClientError::Exited) {
                 await_last_words(sandbox).await;
             }
-            Err(not_ready(sandbox, server, &started, &source))
+            let tail = logs::tail(sandbox, LogName::Agent, started.log_from, 20);
+            Err(source.not_ready(server, tail))
         }
     }
 }
@@ -166,17 +166,11 @@ fn environment(
     let home = sandbox.agent_home();
     let home = std::path::absolute(&home).unwrap_or(home);
     let tmp = std::path::absolute(sandbox.tmp()).unwrap_or_else(|_| sandbox.tmp());
-    let directories = [
-        ("XDG_CONFIG_HOME", home.join("config")),
-        ("XDG_DATA_HOME", home.join("data")),
-        ("XDG_STATE_HOME", home.join("state")),
-        ("XDG_CACHE_HOME", home.join("cache")),
-        ("XDG_RUNTIME_DIR", home.join("run")),
-        ("TMPDIR", tmp),
-    ];
     let mut env = local.env(&BTreeMap::new());
-    let own = directories
+    let own = Server::DIRECTORIES
+        .map(|(name, path)| (name, home.join(path)))
         .into_iter()
+        .chain([("TMPDIR", tmp)])
         .map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned()));
     let fixed = server
         .env
@@ -191,23 +185,6 @@ fn environment(
             .map(|(name, value)| (name.clone(), value.clone())),
     );
     env
-}
-
-fn not_ready(
-    sandbox: &Sandbox,
-    server: &Server,
-    started: &AgentStarted,
-    source: &ClientError,
-) -> ProviderError {
-    let program = server.argv.first().map_or("", String::as_str);
-    let mut message = format!("the agent `{program}` did not become ready: {source}");
-    let mut cause = source.source();
-    while let Some(next) = cause {
-        message.push_str(&format!(": {next}"));
-        cause = next.source();
-    }
-    let tail = logs::tail(sandbox, LogName::Agent, started.log_from, 20);
-    ProviderError::new(ErrorKind::AgentNotReady, message).log_tail(tail)
 }
 
 /// Makes a link that works once.

@@ -1,7 +1,7 @@
 //! Where everything of a sandbox is.
 
 use crate::file;
-use alpine_provider_api::{LogName, ProviderError, SandboxId};
+use alpine_provider_api::{LogName, ProviderError, SandboxId, Server};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -189,7 +189,7 @@ impl Sandbox {
     /// The directories that a new sandbox has.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let agent = self.agent_home();
-        let of_agent = ["config", "data", "state", "cache", "run"].map(|part| agent.join(part));
+        let of_agent = Server::DIRECTORIES.map(|(_, name)| agent.join(name));
         let mut all = vec![
             self.workspace(),
             agent,

@@ -1,5 +1,6 @@
 //! Why an agent did not answer.
 
+use alpine_provider_api::{ErrorKind, ProviderError, Server};
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -72,4 +73,19 @@ pub enum ClientError {
         /// How the last try failed.
         source: Option<Box<ClientError>>,
     },
+}
+
+impl ClientError {
+    /// The provider's failure to start this server, with every cause, and with the last lines of its log.
+    #[must_use]
+    pub fn not_ready(&self, server: &Server, log_tail: Vec<String>) -> ProviderError {
+        let program = server.argv.first().map_or("", String::as_str);
+        let mut message = format!("the agent `{program}` did not become ready: {self}");
+        let mut cause = self.source();
+        while let Some(next) = cause {
+            message.push_str(&format!(": {next}"));
+            cause = next.source();
+        }
+        ProviderError::new(ErrorKind::AgentNotReady, message).log_tail(log_tail)
+    }
 }
