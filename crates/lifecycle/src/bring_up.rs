@@ -17,16 +17,40 @@ impl Engine {
         request: &UpRequest,
     ) -> Result<(), StepEnd> {
         let provider = self.providers.get(&held.session.new.provider)?;
+        let mut revive = held.resumed && self.must_revive(held, &provider).await?;
+        let mut left = self.limits.tries;
+        loop {
+            left = left.saturating_sub(1);
+            match self.make_ready(held, request, &provider, revive).await {
+                // A sandbox that died with its provider is made anew, or started again.
+                Err(StepEnd::Failed(_, kind))
+                    if kind.has_crashed()
+                        && left > 0
+                        && self.must_revive(held, &provider).await? =>
+                {
+                    revive = true;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn make_ready(
+        &self,
+        held: &mut Held,
+        request: &UpRequest,
+        provider: &Arc<dyn SandboxProvider>,
+        revive: bool,
+    ) -> Result<(), StepEnd> {
         let kept = Kept::of(&held.session.new);
         if held.session.state == State::Requested {
             self.resolve(held, request).await?;
         }
-        let revive = held.resumed && self.must_revive(held, &provider).await?;
         if held.session.state == State::Provisioning || revive {
-            self.provision(held, &provider, &kept, request).await?;
+            self.provision(held, provider, &kept, request).await?;
         }
         if held.session.state == State::RepoSyncing || revive {
-            self.sync_repo(held, &provider, request).await?;
+            self.sync_repo(held, provider, request).await?;
         }
         let installed = !revive
             && held
@@ -35,10 +59,10 @@ impl Engine {
                 .iter()
                 .any(|step| step.step == Step::Install.as_str() && step.error_code.is_none());
         if !kept.no_install && !installed {
-            self.install(held, &provider).await?;
+            self.install(held, provider).await?;
         }
-        let url = self.start_agent(held, &provider, request).await?;
-        self.probe(held, &provider).await?;
+        let url = self.start_agent(held, provider, request).await?;
+        self.probe(held, provider).await?;
         let now = self.now();
         self.record(held, move |tx, token| {
             tx.transition(token, State::Ready, "all checks passed", |session| {
@@ -86,7 +110,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the sandbox of an interrupted `up` has died with its holder.
+    /// Whether the sandbox has died, with the holder of an interrupted `up` or with its provider.
     async fn must_revive(
         &self,
         held: &mut Held,

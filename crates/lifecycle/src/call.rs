@@ -5,7 +5,7 @@ use crate::held::Held;
 use crate::{Ending, ErrorCode, Failure, Progress, Step};
 use alpine_ledger::StepRecord;
 use alpine_provider_api::{
-    Call, CallEvent, ErrorKind, Meta, ProviderError, Retry, SandboxProvider,
+    Call, CallEvent, ErrorKind, Meta, ProviderError, Retry, SandboxProvider, SandboxState,
 };
 use std::future::Future;
 use std::sync::Arc;
@@ -66,15 +66,11 @@ impl Engine {
         let ended = loop {
             match self.attempt(held, step, limit, attempt, &work).await {
                 Ok(Err(error)) if may_pass(&error) && attempt < self.limits.tries => {
-                    self.watch.tell(Progress::Retrying {
-                        step,
-                        cause: self.redactor.redact(&error.message),
-                    });
-                    tracing::info!(%step, attempt, cause = %self.redactor.redact(&error.message), "will be tried again");
-                    if let Err(stopped) = self.pause(held, attempt).await {
-                        break Err(stopped);
+                    match self.again(held, step, attempt, &error).await {
+                        Ok(true) => attempt += 1,
+                        Ok(false) => break Ok(Err(error)),
+                        Err(stopped) => break Err(stopped),
                     }
-                    attempt += 1;
                 }
                 other => break other,
             }
@@ -201,6 +197,42 @@ impl Engine {
         }
     }
 
+    /// Waits before the next try of a step, and says whether there is to be one.
+    async fn again(
+        &self,
+        held: &Held,
+        step: Step,
+        attempt: u32,
+        error: &ProviderError,
+    ) -> Result<bool, Failure> {
+        let cause = self.redactor.redact(&error.message);
+        tracing::info!(%step, attempt, %cause, "will be tried again");
+        self.watch.tell(Progress::Retrying { step, cause });
+        self.pause(held, attempt).await?;
+        if error.kind.has_crashed() {
+            return self.goes_on(held, step).await;
+        }
+        Ok(true)
+    }
+
+    /// A provider that has died may have done the work or not: `inspect` of a fresh one says whether the same call can
+    /// finish it. It is asked again also where `inspect` finds it done: only the call itself gives its reply, and finishes
+    /// what `inspect` does not see (a staged workspace, the session's address, that an id is destroyed for ever).
+    async fn goes_on(&self, held: &Held, step: Step) -> Result<bool, Failure> {
+        if step == Step::Resolve {
+            return Ok(true);
+        }
+        match self.seen(&held.session).await {
+            Ok(state) => {
+                tracing::info!(session_id = %held.session.session_id, %step, sandbox = state.as_str(), "the provider died");
+                Ok(state == SandboxState::Running || !step.needs_running())
+            }
+            Err(failure) if failure.code == ErrorCode::Interrupted => Err(failure),
+            // The next try finds out.
+            Err(_) => Ok(true),
+        }
+    }
+
     /// Waits before the next try: twice as long each time, with jitter, and never past what ends the operation.
     async fn pause(&self, held: &Held, attempt: u32) -> Result<(), Failure> {
         let span = self.limits.backoff * 2u32.saturating_pow(attempt - 1);
@@ -216,8 +248,7 @@ impl Engine {
     }
 }
 
-/// Whether another try may end better. A provider that has died or panicked may have done the work or not: each call is idempotent, so
-/// the next try finds out, and converges.
+/// Whether another try may end better. That of a provider that has died or panicked is looked into first.
 fn may_pass(error: &ProviderError) -> bool {
     error.retry == Retry::Transient || error.kind.has_crashed()
 }

@@ -73,6 +73,15 @@ impl Step {
         matches!(self, Step::Capture | Step::Persist | Step::Verify)
     }
 
+    /// Whether it works in a sandbox that runs.
+    #[must_use]
+    pub const fn needs_running(self) -> bool {
+        matches!(
+            self,
+            Step::SyncRepo | Step::Install | Step::StartAgent | Step::Probe
+        )
+    }
+
     /// The code of a provider's failure in this step.
     #[must_use]
     pub fn code_of(self, kind: ErrorKind) -> ErrorCode {

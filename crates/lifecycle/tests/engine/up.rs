@@ -5,6 +5,7 @@ use alpine_ledger::{OperationState, State};
 use alpine_lifecycle::*;
 use alpine_provider_api::{BranchName, ErrorKind, ProviderError, RepoUrl, Secret};
 use alpine_testkit::Fault;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test]
@@ -408,7 +409,9 @@ async fn a_provider_that_died_or_panicked_is_asked_again_and_believed_after_a_fe
             passing.assert_sound("one");
 
             let lasting = world();
-            lasting.fake.fault(method, crashed, 3);
+            // Each look at what became of a try that died is an `inspect` too.
+            let times = if method == "inspect" { 5 } else { 3 };
+            lasting.fake.fault(method, crashed, times);
             let failure = lasting.engine.up(up_request("one")).await.unwrap_err();
             assert_eq!(
                 (failure.code, failure.exit_code, failure.retryable),
@@ -417,6 +420,62 @@ async fn a_provider_that_died_or_panicked_is_asked_again_and_believed_after_a_fe
             );
             lasting.assert_sound("one");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_died_is_asked_how_its_sandbox_is_before_it_is_asked_again() {
+    let crashed = Fault::Error(ErrorKind::Crashed);
+    for method in ["provision", "sync_repo", "install", "start_agent"] {
+        let world = world();
+        world.fake.fault(method, crashed.clone(), 1);
+        world.ready("one").await;
+        world.assert_sound("one");
+        let calls = world.fake.calls();
+        let died = calls.iter().position(|call| call.fault.is_some()).unwrap();
+        let next = &calls[died + 1..died + 3];
+        let next: Vec<_> = next.iter().map(|call| call.method.as_str()).collect();
+        // What `provision` is asked with comes before it.
+        let again = if method == "provision" {
+            "describe"
+        } else {
+            method
+        };
+        assert_eq!(next, ["inspect", again]);
+    }
+    for method in ["stop", "capture", "persist", "destroy"] {
+        let world = world();
+        world.ready("one").await;
+        world.fake.fault(method, crashed.clone(), 1);
+        world.down("one").await.unwrap();
+        world.assert_sound("one");
+        let calls = world.fake.calls();
+        let died = calls.iter().position(|call| call.fault.is_some()).unwrap();
+        let next = &calls[died + 1..died + 3];
+        let next: Vec<_> = next.iter().map(|call| call.method.as_str()).collect();
+        assert_eq!(next, ["inspect", method]);
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_that_died_with_its_provider_is_made_anew_within_the_same_up() {
+    for method in ["sync_repo", "install", "start_agent", "inspect"] {
+        let mut world = world();
+        let fake = world.fake.clone();
+        // Asked while the engine waits for its next try.
+        world.engine.env.random = Arc::new(move || {
+            for sandbox in fake.sandboxes() {
+                fake.lose_sandbox(&sandbox.id);
+            }
+            500
+        });
+        let crashed = Fault::Error(ErrorKind::Crashed);
+        world.fake.fault(method, crashed, 1);
+        let outcome = world.engine.up(up_request("one")).await;
+        let outcome = outcome.unwrap_or_else(|failure| panic!("{method}: {failure:?}"));
+        assert!(outcome.session.opencode_url.is_some());
+        world.assert_sound("one");
+        assert_eq!(world.fake.count("provision"), 2, "{method}");
     }
 }
 
