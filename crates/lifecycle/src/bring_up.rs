@@ -103,7 +103,7 @@ impl Engine {
             "the branch's tip is known",
             move |session| {
                 session.target_commit_sha = Some(commit);
-                session.warnings = warnings;
+                session.warnings.extend(warnings);
             },
         )
         .await?;

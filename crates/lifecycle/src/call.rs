@@ -186,13 +186,7 @@ impl Engine {
                     total,
                 });
             }
-            CallEvent::Warning(text) => {
-                let text = self.redactor.redact(&text);
-                self.watch.tell(Progress::Warning(text.clone()));
-                if held.warnings.len() < MOST_WARNINGS {
-                    held.warnings.push(text);
-                }
-            }
+            CallEvent::Warning(text) => self.warn(held, text),
             CallEvent::Stdout(_) | CallEvent::Stderr(_) => {}
         }
     }
@@ -230,6 +224,15 @@ impl Engine {
             Err(failure) if failure.code == ErrorCode::Interrupted => Err(failure),
             // The next try finds out.
             Err(_) => Ok(true),
+        }
+    }
+
+    /// Warns now, and in the record.
+    pub(crate) fn warn(&self, held: &mut Held, text: String) {
+        let text = self.redactor.redact(&text);
+        self.watch.tell(Progress::Warning(text.clone()));
+        if held.warnings.len() < MOST_WARNINGS {
+            held.warnings.push(text);
         }
     }
 

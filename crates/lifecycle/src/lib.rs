@@ -20,6 +20,7 @@ mod look;
 mod mend;
 mod payload;
 mod persist;
+mod place;
 mod plan;
 mod preflight;
 mod providers;

@@ -64,19 +64,32 @@ impl Engine {
 
     /// What the provider says of a session's sandbox.
     pub(crate) async fn seen(&self, session: &SessionRecord) -> Result<SandboxState, Failure> {
-        let provider = self.providers.get(&session.new.provider)?;
-        let call = self.quiet(session.operation_id.as_str());
-        let Some(sandbox_id) = SandboxId::new(&session.sandbox_id) else {
+        let (provider, sandbox) = (&session.new.provider, &session.sandbox_id);
+        let operation = session.operation_id.as_str();
+        self.look_at(provider, sandbox, operation, self.limits.probe)
+            .await
+    }
+
+    /// What the provider says of a sandbox, within the limit.
+    pub(crate) async fn look_at(
+        &self,
+        provider: &str,
+        sandbox: &str,
+        operation: &str,
+        limit: Duration,
+    ) -> Result<SandboxState, Failure> {
+        let provider = self.providers.get(provider)?;
+        let Some(sandbox_id) = SandboxId::new(sandbox) else {
             return Ok(SandboxState::Unknown);
         };
         let request = InspectRequest {
             sandbox_id,
             probe: false,
         };
+        let call = self.quiet(operation);
         let asked = provider.inspect(&call, request);
-        let (limit, code) = (self.limits.probe, ErrorCode::SandboxUnavailable);
-        let reply = self.answer("inspect", limit, code, asked).await?;
-        Ok(reply.state)
+        let code = ErrorCode::SandboxUnavailable;
+        Ok(self.answer("inspect", limit, code, asked).await?.state)
     }
 
     /// Asks the same of each, of several at once; the answers are in their order.

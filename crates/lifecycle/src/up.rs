@@ -4,8 +4,9 @@ use crate::again::{again, anew};
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
+use crate::place::Place;
 use crate::{Caller, ErrorCode, Failure};
-use alpine_ledger::{Admission, Grant, NewSession, SessionId, SessionRecord, State};
+use alpine_ledger::{Admission, NewSession, SessionId, SessionRecord, State};
 use alpine_provider_api::{AgentSpec, BranchName, GitCredential, RepoUrl, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,14 +109,30 @@ impl Engine {
     pub async fn up(&self, request: UpRequest) -> Result<UpOutcome, Failure> {
         self.providers.get(&request.provider)?;
         self.agent(&request.agent)?;
-        self.must_bring_variables(&request).await?;
+        let id = SessionId::derive(&request.caller.principal, &request.client_request_id);
+        let session = id.clone();
+        let known = self.read(move |snapshot| snapshot.session(&id)).await?;
+        let place = match &known {
+            Some(known) => {
+                must_bring_variables(known, &request)?;
+                Place::new(known.sandbox_id.clone())
+            }
+            None => self.free_place(&request.provider, &session).await?,
+        };
         let limit = request.timeout.unwrap_or(self.limits.up);
         let deadline = Instant::now() + limit;
         loop {
-            match self.admit(&request, deadline).await? {
-                Admission::Run(grant) => return self.carry_up(grant, false, limit, &request).await,
+            match self.admit(&request, &place, deadline).await? {
+                Admission::Run(grant) => {
+                    let mut held = Held::new(self, grant, false, limit);
+                    if let Some(warning) = place.warning() {
+                        self.warn(&mut held, warning);
+                    }
+                    return self.carry_up(held, &request).await;
+                }
                 Admission::Resume(grant) => {
-                    return self.carry_up(grant, true, limit, &request).await;
+                    let held = Held::new(self, grant, true, limit);
+                    return self.carry_up(held, &request).await;
                 }
                 Admission::Replay(session, operation) => {
                     return self.replay_up(session, operation, &request).await;
@@ -131,54 +148,30 @@ impl Engine {
         }
     }
 
-    /// A request that carries an interrupted one on has to bring the variables that one had: their values are not kept.
-    async fn must_bring_variables(&self, request: &UpRequest) -> Result<(), Failure> {
-        let id = SessionId::derive(&request.caller.principal, &request.client_request_id);
-        let session = self.read(move |snapshot| snapshot.session(&id)).await?;
-        let carries_on = |session: &SessionRecord| {
-            use State::{Installing, Provisioning, RepoSyncing, Requested};
-            [Requested, Provisioning, RepoSyncing, Installing].contains(&session.state)
-        };
-        let Some(session) = session.filter(carries_on) else {
-            return Ok(());
-        };
-        let kept = Kept::of(&session.new);
-        let missing = kept
-            .env
-            .iter()
-            .find(|name| !request.env.contains_key(*name));
-        let Some(missing) = missing else {
-            return Ok(());
-        };
-        let cause = format!(
-            "this request was begun with a variable `{missing}`, whose value is not kept; give it again"
-        );
-        Err(Failure::new(ErrorCode::Usage, cause).next(again(&session.new)))
-    }
-
-    async fn admit(&self, request: &UpRequest, deadline: Instant) -> Result<Admission, Failure> {
+    async fn admit(
+        &self,
+        request: &UpRequest,
+        place: &Place,
+        deadline: Instant,
+    ) -> Result<Admission, Failure> {
         let new = request.recorded();
         let parts = serde_json::json!([new.repo_url, new.branch, new.provider, new.public]);
         let fingerprint = blake3::hash(parts.to_string().as_bytes())
             .to_hex()
             .to_string();
-        let session = SessionId::derive(&new.owner, &new.client_request_id);
-        let sandbox = sandbox_id(&session);
-        let actor = request.caller.principal.clone();
+        let (actor, place) = (request.caller.principal.clone(), place.clone());
         self.write_until(deadline, move |tx| {
-            tx.admit(&new, &fingerprint, &sandbox, &actor)
+            let admission = tx.admit(&new, &fingerprint, &place.sandbox_id, &actor)?;
+            if let (Admission::Run(grant), Some(stray)) = (&admission, &place.stray) {
+                let (session, operation) = (&grant.token.session_id, &grant.token.operation_id);
+                tx.append_event(Some(session), Some(operation), "stray_found", Some(stray))?;
+            }
+            Ok(admission)
         })
         .await
     }
 
-    async fn carry_up(
-        &self,
-        grant: Grant,
-        resumed: bool,
-        limit: Duration,
-        request: &UpRequest,
-    ) -> Result<UpOutcome, Failure> {
-        let mut held = Held::new(self, grant, resumed, limit);
+    async fn carry_up(&self, mut held: Held, request: &UpRequest) -> Result<UpOutcome, Failure> {
         if held.session.state == State::Failing {
             let failure = held.session.last_error.as_ref().map_or_else(
                 || {
@@ -226,7 +219,19 @@ impl Engine {
     }
 }
 
-/// The sandbox's id is the session's, with another prefix: known before anything is made.
-fn sandbox_id(session: &SessionId) -> String {
-    format!("sbx_{}", session.as_str().trim_start_matches("ses_"))
+/// A request that carries an interrupted one on has to bring the variables that one had: their values are not kept.
+fn must_bring_variables(session: &SessionRecord, request: &UpRequest) -> Result<(), Failure> {
+    use State::{Installing, Provisioning, RepoSyncing, Requested};
+    if ![Requested, Provisioning, RepoSyncing, Installing].contains(&session.state) {
+        return Ok(());
+    }
+    let kept = Kept::of(&session.new).env;
+    let missing = kept.iter().find(|name| !request.env.contains_key(*name));
+    let Some(missing) = missing else {
+        return Ok(());
+    };
+    let cause = format!(
+        "this request was begun with a variable `{missing}`, whose value is not kept; give it again"
+    );
+    Err(Failure::new(ErrorCode::Usage, cause).next(again(&session.new)))
 }

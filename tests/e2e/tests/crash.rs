@@ -22,7 +22,9 @@ fn points(methods: &[&'static str]) -> Vec<(&'static str, KillPoint)> {
 
 /// Kills the program in its next call of a method.
 fn kill(world: &World, (method, point): (&str, KillPoint), arguments: &[&str]) {
-    world.fake().fault(method, Fault::KillCaller(point), 1);
+    world
+        .fake()
+        .fault_in_up(method, Fault::KillCaller(point), 1);
     let output = world.run(&with_json(arguments));
     assert_eq!(output.code(), None, "{method} {point:?}: {output:#?}");
 }

@@ -262,8 +262,8 @@ fn down_cleans_up_what_an_up_left_when_it_died() {
 fn work_of_an_agent_is_saved_before_an_up_that_died_is_cleaned_up() {
     let world = World::with_limits("[agents.command]\nargv = ['an-agent']");
     let fault = Fault::KillCaller(KillPoint::Before);
-    // The first look belongs to the probe: the agent has been started by then.
-    world.fake().fault("inspect", fault, 1);
+    // In the probe: the agent has been started by then.
+    world.fake().fault_in_up("inspect", fault, 1);
     let up = [&world.up("worked")[..], &["--agent", "command", "--json"]].concat();
     let output = world.run(&up);
     assert_eq!(output.code(), None, "{output:#?}");
@@ -409,7 +409,9 @@ fn every_step_of_up_that_fails_ends_in_its_own_code_and_leaves_nothing() {
         ("inspect", "ERR_AGENT_NOT_READY"),
     ] {
         let world = World::new();
-        world.fake().fault(method, Fault::Error(ErrorKind::Io), 1);
+        world
+            .fake()
+            .fault_in_up(method, Fault::Error(ErrorKind::Io), 1);
         let failure = world.fails(&world.up("fails"), code, 2);
         assert!(failure["operation_id"].is_string(), "{failure:#}");
         assert_eq!(world.state(&session_of("fails")), "failed", "{method}");
@@ -457,7 +459,7 @@ fn lies_of_a_provider_are_found_out() {
         ("inspect", "ERR_REPO_SYNC_FAILED"),
     ] {
         let world = World::new();
-        world.fake().fault(method, Fault::WrongAnswer, 1);
+        world.fake().fault_in_up(method, Fault::WrongAnswer, 1);
         let output = world.run(&with_json(&world.up("lied")));
         let failure = document(&output);
         assert_eq!(output.code(), Some(2), "{method}: {failure:#}");

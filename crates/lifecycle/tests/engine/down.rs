@@ -698,7 +698,9 @@ async fn a_provider_that_is_gone_from_the_configuration_is_named() {
 #[tokio::test]
 async fn a_clean_up_that_cannot_save_the_work_has_a_way_out() {
     let world = world();
-    world.fake.fault("inspect", Fault::Error(ErrorKind::Io), 1);
+    world
+        .fake
+        .fault_in_up("inspect", Fault::Error(ErrorKind::Io), 1);
     world.fake.fault("capture", Fault::Error(ErrorKind::Io), 2);
     world.engine.up(up_request("one")).await.unwrap_err();
     assert_eq!(world.session("one").state, State::CleanupFailed);
@@ -721,7 +723,9 @@ async fn a_clean_up_that_cannot_save_the_work_has_a_way_out() {
 #[tokio::test]
 async fn a_rescue_whose_snapshot_was_wrong_makes_another() {
     let world = world();
-    world.fake.fault("inspect", Fault::Error(ErrorKind::Io), 1);
+    world
+        .fake
+        .fault_in_up("inspect", Fault::Error(ErrorKind::Io), 1);
     world.fake.fault("read_object", Fault::WrongSnapshot, 1);
     world.engine.up(up_request("one")).await.unwrap_err();
     assert_eq!(world.session("one").state, State::CleanupFailed);

@@ -1,7 +1,7 @@
 //! Recovery: each thing that may be left, and what is done about it.
 
 use crate::common::*;
-use alpine_ledger::{Ledger, Options, State};
+use alpine_ledger::{Event, Ledger, Options, State};
 use alpine_lifecycle::*;
 use alpine_provider_api::*;
 use alpine_testkit::{FakeObject, FakeProvider, Fault};
@@ -595,7 +595,7 @@ async fn a_session_whose_sandbox_was_a_stray_of_an_older_backup_can_be_brought_d
     world.assert_sound("one");
 }
 
-/// The same request makes a session with the id, and so with the sandbox, that the older backup did not know.
+/// The same request makes a session with the id that the older backup did not know, and whose sandbox is still there.
 #[tokio::test]
 async fn a_request_whose_sandbox_was_a_stray_of_an_older_backup_comes_to_an_end() {
     for reaped in [false, true] {
@@ -608,12 +608,84 @@ async fn a_request_whose_sandbox_was_a_stray_of_an_older_backup_comes_to_an_end(
         if reaped {
             world.engine.limits.quarantine = Duration::ZERO;
             assert!(only(&world).await.done);
+            let failure = world.engine.up(up_request("one")).await.unwrap_err();
+            assert_ne!(failure.next_step, "", "{failure:?}");
+            assert_eq!(world.state("one"), Some(State::Failed), "{failure:?}");
+            assert!(world.fake.sandboxes().is_empty());
+        } else {
+            world.ready("one").await;
+            assert_eq!(world.fake.sandboxes().len(), 2);
         }
-        let failure = world.engine.up(up_request("one")).await.unwrap_err();
-        assert_ne!(failure.next_step, "", "{failure:?}");
-        assert_eq!(world.state("one"), Some(State::Failed), "{failure:?}");
-        assert!(world.fake.sandboxes().is_empty());
         assert_eq!(world.fake.objects().len(), 1);
+    }
+}
+
+/// Whatever becomes of such a request, what was in the sandbox is still there, and is saved by `reconcile`.
+#[tokio::test]
+async fn work_in_a_sandbox_that_an_older_backup_does_not_know_outlives_its_request() {
+    let gone = || ProviderError::new(ErrorKind::Io, "the remote is gone");
+    for (fails, fault) in [
+        ("", Fault::Hang),
+        ("tip", Fault::Hang),
+        ("provision", Fault::Error(ErrorKind::NoSpace)),
+        ("sync_repo", Fault::Error(ErrorKind::Io)),
+        ("install", Fault::Error(ErrorKind::InstallFailed)),
+        // It can't be told whether it is there.
+        ("inspect", Fault::Error(ErrorKind::Io)),
+        ("inspect", Fault::Hang),
+    ] {
+        let mut world = world();
+        let older = world.fake_directory().with_file_name("older");
+        world.engine.ledger.backup(&older).unwrap();
+        world.ready("one").await;
+        let stray = world.session("one").sandbox_id;
+        world.fake.workspace_write(&stray, "work.txt", b"precious");
+        import_backup(&mut world, &older);
+        match fails {
+            "" => {}
+            "tip" => world
+                .remote
+                .failures
+                .lock()
+                .unwrap()
+                .push_back(Some(gone())),
+            method => world.fake.fault(method, fault, 1),
+        }
+        let up = world.engine.up(up_request("one")).await;
+        assert_eq!(
+            up.is_ok(),
+            ["", "inspect"].contains(&fails),
+            "{fails}: {up:?}"
+        );
+        if fails != "inspect" {
+            let warned = &world.session("one").warnings;
+            assert!(
+                warned.iter().any(|text| text.contains(&stray)),
+                "{fails}: {warned:?}"
+            );
+            let events = world
+                .engine
+                .ledger
+                .read(|ledger| ledger.events_after(0, 100));
+            let found = |event: &Event| event.reason.as_ref() == Some(&stray);
+            assert!(events.unwrap().iter().any(found), "{fails}");
+        }
+        world.down("one").await.unwrap();
+        let there = world.fake.sandboxes();
+        assert_eq!(there.len(), 1, "{fails}");
+        assert_eq!(
+            (&there[0].id, &there[0].files["work.txt"][..]),
+            (&stray, &b"precious"[..])
+        );
+        assert_eq!(only(&world).await.finding, Finding::Orphan);
+        let has_it = |object: &FakeObject| {
+            object
+                .files
+                .as_ref()
+                .is_some_and(|files| files.contains_key("work.txt"))
+        };
+        assert!(world.fake.objects().iter().any(has_it), "{fails}");
+        world.fake.assert_no_violations();
     }
 }
 

@@ -221,7 +221,7 @@ async fn a_time_limit_records_where_it_stands() {
         world.engine.limits.sync = Duration::from_millis(50);
         world.engine.limits.install = Duration::from_millis(50);
         world.engine.limits.probe = Duration::from_millis(50);
-        world.fake.fault(method, Fault::Hang, 1);
+        world.fake.fault_in_up(method, Fault::Hang, 1);
         let request = if method == "start_agent" {
             UpRequest {
                 timeout: Some(Duration::from_millis(400)),
@@ -371,20 +371,22 @@ async fn transient_failures_are_tried_again_three_times_at_most_and_others_never
         let passing = world();
         passing
             .fake
-            .fault(method, Fault::Transient(ErrorKind::Unreachable), 2);
+            .fault_in_up(method, Fault::Transient(ErrorKind::Unreachable), 2);
         passing.ready("one").await;
         passing.assert_sound("one");
 
         let lasting = world();
         lasting
             .fake
-            .fault(method, Fault::Transient(ErrorKind::Unreachable), 3);
+            .fault_in_up(method, Fault::Transient(ErrorKind::Unreachable), 3);
         let failure = lasting.engine.up(up_request("one")).await.unwrap_err();
         assert_eq!((failure.code, failure.retryable), (code, true), "{method}");
         lasting.assert_sound("one");
 
         let hopeless = world();
-        hopeless.fake.fault(method, Fault::Error(ErrorKind::Io), 1);
+        hopeless
+            .fake
+            .fault_in_up(method, Fault::Error(ErrorKind::Io), 1);
         let failure = hopeless.engine.up(up_request("one")).await.unwrap_err();
         assert!(!failure.retryable, "{method}");
         assert_eq!(hopeless.session("one").state, State::Failed, "{method}");
@@ -404,14 +406,14 @@ async fn a_provider_that_died_or_panicked_is_asked_again_and_believed_after_a_fe
         for kind in [ErrorKind::Crashed, ErrorKind::Internal] {
             let crashed = Fault::Error(kind);
             let passing = world();
-            passing.fake.fault(method, crashed.clone(), 2);
+            passing.fake.fault_in_up(method, crashed.clone(), 2);
             passing.ready("one").await;
             passing.assert_sound("one");
 
             let lasting = world();
             // Each look at what became of a try that died is an `inspect` too.
             let times = if method == "inspect" { 5 } else { 3 };
-            lasting.fake.fault(method, crashed, times);
+            lasting.fake.fault_in_up(method, crashed, times);
             let failure = lasting.engine.up(up_request("one")).await.unwrap_err();
             assert_eq!(
                 (failure.code, failure.exit_code, failure.retryable),
@@ -470,7 +472,7 @@ async fn a_sandbox_that_died_with_its_provider_is_made_anew_within_the_same_up()
             500
         });
         let crashed = Fault::Error(ErrorKind::Crashed);
-        world.fake.fault(method, crashed, 1);
+        world.fake.fault_in_up(method, crashed, 1);
         let outcome = world.engine.up(up_request("one")).await;
         let outcome = outcome.unwrap_or_else(|failure| panic!("{method}: {failure:?}"));
         assert!(outcome.session.opencode_url.is_some());
@@ -490,7 +492,7 @@ async fn lost_replies_partial_work_and_wrong_answers_do_no_harm() {
     ] {
         for fault in [Fault::LostReply, Fault::Partial] {
             let world = world();
-            world.fake.fault(method, fault.clone(), 1);
+            world.fake.fault_in_up(method, fault.clone(), 1);
             world
                 .engine
                 .up(up_request("one"))
@@ -541,7 +543,9 @@ async fn what_the_remote_says_becomes_the_contracts_codes() {
 #[tokio::test]
 async fn an_up_that_fails_after_its_agent_started_saves_the_workspace_first() {
     let world = world();
-    world.fake.fault("inspect", Fault::Error(ErrorKind::Io), 1);
+    world
+        .fake
+        .fault_in_up("inspect", Fault::Error(ErrorKind::Io), 1);
     world.engine.up(up_request("one")).await.unwrap_err();
     let session = world.session("one");
     assert_eq!(session.state, State::Failed);

@@ -37,6 +37,14 @@ impl FakeControl {
         store.keep_faults(&faults);
     }
 
+    /// The same for a step of an `up`, whose first look is none: it only finds out whether the sandbox's id is free.
+    pub fn fault_in_up(&self, method: &str, fault: Fault, times: u32) {
+        if method == "inspect" {
+            self.fault(method, Fault::Delay { ms: 0 }, 1);
+        }
+        self.fault(method, fault, times);
+    }
+
     /// Nothing goes wrong any more.
     pub fn clear_faults(&self) {
         self.store.lock().keep_faults(&[]);
