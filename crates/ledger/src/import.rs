@@ -12,11 +12,13 @@ use crate::tables::{
     AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
 };
 use crate::{
-    LeaseRecord, LedgerError, Options, Snapshot, Timestamp, backup, create, holder, index, migrate,
-    predecessor,
+    LeaseRecord, LedgerError, Options, SessionRecord, Snapshot, State, Timestamp, backup, create,
+    holder, index, migrate, predecessor,
 };
 use redb::ReadableDatabase;
 use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -228,7 +230,6 @@ fn lines(head: Head, text: &[u8]) -> Result<Content, String> {
 
 fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, LedgerError> {
     create::own_facts(store, &head.ledger_id)?;
-    let mut sessions = 0;
     for line in lines {
         let wrong = || {
             let table = &line.table;
@@ -241,17 +242,9 @@ fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, Led
             .find(|known| *known == line.table)
             .ok_or_else(wrong)?;
         let key = rows::key(table, &line.key).ok_or_else(wrong)?;
-        sessions += u64::from(table == SESSIONS);
-        if table == LEASES {
-            let mut lease: LeaseRecord = serde_json::from_value(line.value.clone())
-                .map_err(|error| store.site.incompatible(error.to_string()))?;
-            release(store, &mut lease);
-            store.put(table, key.as_bytes(), &lease)?;
-        } else {
-            store.put(table, key.as_bytes(), &line.value)?;
-        }
+        store.put(table, key.as_bytes(), &line.value)?;
     }
-    Ok(sessions)
+    came_back(store)
 }
 
 /// Copies a backup, whose every row has to be sound.
@@ -262,23 +255,49 @@ fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
     let from = Store::reading(source, &transaction);
     migrate::refuse_newer(&from)?;
     from.copy_to(store)?;
-    let mut leases: Vec<(Vec<u8>, LeaseRecord)> = Vec::new();
-    store.scan(LEASES, &Span::of(&[]), Order::Forward, |key, json| {
-        leases.push((key.to_vec(), store.parse(LEASES, json)?));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    for (key, lease) in &mut leases {
-        release(store, lease);
-        store.put(LEASES, key, lease)?;
-    }
-    Ok(leases.len() as u64)
+    came_back(store)
 }
 
-/// Nobody holds a lease of what was imported. Whoever did, when the file was written or later, is behind its fence, and
-/// providers take the next holder's.
-fn release(store: &Store<'_>, lease: &mut LeaseRecord) {
-    lease.fence = holder::fence_above(store.site, lease.fence);
-    lease.holder = None;
+/// What the file says was true when it was written; more has happened since. How many sessions it holds.
+fn came_back(store: &Store<'_>) -> Result<u64, LedgerError> {
+    // Nobody holds a lease. Whoever did, then or later, is behind its fence, and providers take the next holder's.
+    each_row(store, LEASES, |lease: &mut LeaseRecord| {
+        lease.fence = holder::fence_above(store.site, lease.fence);
+        lease.holder = None;
+        true
+    })?;
+    // The agent of an `up` that was under way then may have worked since.
+    let mut sessions = 0;
+    each_row(store, SESSIONS, |session: &mut SessionRecord| {
+        sessions += 1;
+        use State::{Installing, Provisioning, RepoSyncing, Requested};
+        let was_under_way = matches!(
+            session.state,
+            Requested | Provisioning | RepoSyncing | Installing
+        );
+        session.agent_started |= was_under_way;
+        was_under_way
+    })?;
+    Ok(sessions)
+}
+
+/// Visits all rows of a table, and writes those again that were changed.
+fn each_row<T: DeserializeOwned + Serialize>(
+    store: &Store<'_>,
+    table: &'static str,
+    mut change: impl FnMut(&mut T) -> bool,
+) -> Result<(), LedgerError> {
+    let mut changed: Vec<(Vec<u8>, T)> = Vec::new();
+    store.scan(table, &Span::of(&[]), Order::Forward, |key, json| {
+        let mut row = store.parse(table, json)?;
+        if change(&mut row) {
+            changed.push((key.to_vec(), row));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    changed
+        .iter()
+        .try_for_each(|(key, row)| store.put(table, key, row))
 }
 
 /// Puts the ledger where its source stood, which keeps its bytes under another name.
