@@ -1,28 +1,21 @@
-//! Writes an archive of directories. The file appears under its name when it is whole and on the disk.
+//! Captures directories: reads them into an archive.
 
 use crate::entry::{Attribute, Entry, Kind, padding};
 use crate::error::SnapshotError;
-use crate::seal::SealWriter;
-use crate::tick::ticking;
 use crate::types::{Captured, LeftOut, Root};
 use crate::unlock::{Lifted, refused, unlock};
 use crate::walk::{Found, Seen, failed, walk};
+use crate::writer::{Writer, write};
 use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const LEVEL: i32 = 1;
 const CHUNK: usize = 256 * 1024;
 const VANISHED: &str = "it vanished while it was captured";
 const LONGEST_ATTRIBUTE: usize = 64 * 1024;
-
-pub(crate) type Encoder = zstd::Encoder<'static, SealWriter<File>>;
 
 /// Writes all of the roots to the file `to`, which is replaced in one step. `progress` gets a count that grows with all that
 /// is done: the bytes of the archive before they are packed, and the time that the disk takes at the end.
@@ -46,121 +39,31 @@ pub fn capture(
             });
         }
     }
-    let part = part_of(to);
-    let captured = write(roots, &part, to, progress);
-    if captured.is_err() {
-        // The failure is what matters; the partial file is replaced by the next attempt in any case.
-        let _ = std::fs::remove_file(&part);
-    }
-    captured
-}
-
-pub(crate) fn part_of(to: &Path) -> PathBuf {
-    let mut part = to.as_os_str().to_owned();
-    part.push(".part");
-    PathBuf::from(part)
-}
-
-fn sync_directory(of: &Path) -> Result<(), SnapshotError> {
-    let parent = match of.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| SnapshotError::io("flush", parent, error))
-}
-
-fn write(
-    roots: &[Root],
-    part: &Path,
-    to: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Captured, SnapshotError> {
-    let written = |error: io::Error| SnapshotError::io("write", part, error);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(part)
-        .map_err(written)?;
-    let mut capture = Capture {
-        encoder: encoder(file).map_err(written)?,
-        part,
-        progress,
-        done: 0,
-        entries: 0,
-        left_out: Vec::new(),
-        links: HashMap::new(),
-        chunk: vec![0; CHUNK],
-    };
-    for root in roots {
-        walk(root.name, root.path, &mut |seen| capture.visit(seen))?;
-    }
-    // Two empty blocks end a tar archive.
-    capture.put(&[0; 1024])?;
-    let Capture {
-        encoder,
-        progress,
-        mut done,
-        entries,
-        left_out,
-        ..
-    } = capture;
-    let mut tick = || {
-        done += 1;
-        progress(done);
-    };
-    let (digest, size) = ticking(&mut tick, || settle(encoder, part, to)).map_err(written)??;
-    Ok(Captured {
-        digest: digest.to_hex().to_string(),
-        size,
-        entries,
-        left_out,
+    write(to, progress, |writer| {
+        let mut capture = Capture {
+            writer,
+            left_out: Vec::new(),
+            links: HashMap::new(),
+            chunk: vec![0; CHUNK],
+        };
+        for root in roots {
+            walk(root.name, root.path, &mut |seen| capture.visit(seen))?;
+        }
+        Ok(capture.left_out)
     })
 }
 
-/// Brings all to the disk, and then under its name.
-pub(crate) fn settle(
-    encoder: Encoder,
-    part: &Path,
-    to: &Path,
-) -> Result<(blake3::Hash, u64), SnapshotError> {
-    let written = |error: io::Error| SnapshotError::io("write", part, error);
-    let (file, digest, size) = encoder
-        .finish()
-        .and_then(SealWriter::finish)
-        .map_err(written)?;
-    file.sync_all().map_err(written)?;
-    std::fs::rename(part, to).map_err(|error| SnapshotError::io("write", to, error))?;
-    sync_directory(to)?;
-    Ok((digest, size))
-}
-
-pub(crate) fn encoder(file: File) -> io::Result<Encoder> {
-    let mut encoder = zstd::Encoder::new(SealWriter::new(file), LEVEL)?;
-    encoder.include_checksum(true)?;
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
-    encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
-    Ok(encoder)
-}
-
-struct Capture<'a> {
-    encoder: Encoder,
-    part: &'a Path,
-    progress: &'a mut dyn FnMut(u64),
-    done: u64,
-    entries: u64,
+struct Capture<'a, 'b> {
+    writer: &'a mut Writer<'b>,
     left_out: Vec<LeftOut>,
     /// Device and inode of files with several names → the first name.
     links: HashMap<(u64, u64), Vec<u8>>,
     chunk: Vec<u8>,
 }
 
-impl Capture<'_> {
+impl Capture<'_, '_> {
     fn visit(&mut self, seen: Seen) -> Result<(), SnapshotError> {
-        self.tell(1);
+        self.writer.tell(1);
         let found = match seen {
             Seen::Entry(found) => found,
             Seen::Later => return Ok(()),
@@ -174,14 +77,14 @@ impl Capture<'_> {
         let linked = found.stat.st_nlink > 1 && kind != FileType::Directory;
         if linked && let Some(first) = self.links.get(&identity) {
             let link = entry(&found, Kind::HardLink(first.clone()));
-            return self.add(&link);
+            return self.writer.add(&link);
         }
         let kept = match kind {
             FileType::RegularFile => self.file(&found)?,
             FileType::Directory => self.directory(&found)?,
             FileType::Symlink => self.symlink(&found)?,
             FileType::Fifo => {
-                self.add(&entry(&found, Kind::Fifo))?;
+                self.writer.add(&entry(&found, Kind::Fifo))?;
                 true
             }
             FileType::Socket => self.leave_out(found.path, "a socket can't be kept"),
@@ -198,14 +101,15 @@ impl Capture<'_> {
     fn directory(&mut self, found: &Found) -> Result<bool, SnapshotError> {
         let mut entry = entry(found, Kind::Directory);
         entry.attributes = self.attributes(found.parent, found.path)?;
-        self.add(&entry)?;
+        self.writer.add(&entry)?;
         Ok(true)
     }
 
     fn symlink(&mut self, found: &Found) -> Result<bool, SnapshotError> {
         match readlinkat(found.parent, found.name, Vec::new()) {
             Ok(target) => {
-                self.add(&entry(found, Kind::Symlink(target.into_bytes())))?;
+                self.writer
+                    .add(&entry(found, Kind::Symlink(target.into_bytes())))?;
                 Ok(true)
             }
             Err(Errno::NOENT) => Ok(self.leave_out(found.path, VANISHED)),
@@ -229,7 +133,7 @@ impl Capture<'_> {
         entry.attributes = self.attributes(&file, found.path)?;
         // The content needs no right any more, the attributes did.
         drop(lifted);
-        self.add(&entry)?;
+        self.writer.add(&entry)?;
         self.content(found.path, &file, size)?;
         let after = fstat(&file).map_err(wrong)?;
         if (after.st_size, modified(&after)) != (stat.st_size, modified(&stat)) {
@@ -257,29 +161,11 @@ impl Capture<'_> {
             } else {
                 read
             };
-            self.put(&chunk[..got])?;
+            self.writer.put(&chunk[..got])?;
             left -= got as u64;
         }
         self.chunk = chunk;
-        self.put(&[0; 512][..padding(size)])
-    }
-
-    fn add(&mut self, entry: &Entry) -> Result<(), SnapshotError> {
-        self.entries += 1;
-        self.put(&entry.blocks())
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.encoder
-            .write_all(bytes)
-            .map_err(|error| SnapshotError::io("write", self.part, error))?;
-        self.tell(bytes.len() as u64);
-        Ok(())
-    }
-
-    fn tell(&mut self, more: u64) {
-        self.done += more;
-        (self.progress)(self.done);
+        self.writer.put(&[0; 512][..padding(size)])
     }
 
     /// Says what is not kept as it is; the answer is that it is not.

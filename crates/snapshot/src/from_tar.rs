@@ -3,17 +3,14 @@
 //! The stream comes from where an agent worked, so it is hostile: whatever it says, the archive holds one root, each path
 //! once, after its directory, and nothing that [`restore`](crate::restore) refuses.
 
-use crate::capture::{Encoder, encoder, part_of, settle};
 use crate::entry::{Attribute, Entry, Kind, padding};
 use crate::error::SnapshotError;
 use crate::foreign::{Foreign, Head};
 use crate::pax;
-use crate::tick::ticking;
 use crate::types::{Captured, LeftOut};
+use crate::writer::{Writer, write};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use tar::Header;
 
@@ -39,72 +36,25 @@ pub fn from_tar(
     to: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Captured, SnapshotError> {
-    let part = part_of(to);
-    let captured = write(tar, root, beside, &part, to, progress);
-    if captured.is_err() {
-        // The failure is what matters; the partial file is replaced by the next attempt in any case.
-        let _ = std::fs::remove_file(&part);
-    }
-    captured
-}
-
-fn write(
-    tar: impl Read,
-    root: &str,
-    beside: &[Beside],
-    part: &Path,
-    to: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Captured, SnapshotError> {
-    let written = |error: io::Error| SnapshotError::io("write", part, error);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(part)
-        .map_err(written)?;
-    let mut taking = Taking {
-        encoder: encoder(file).map_err(written)?,
-        part,
-        root: root.as_bytes(),
-        progress,
-        done: 0,
-        entries: 0,
-        left_out: Vec::new(),
-        more_left_out: 0,
-        seen: HashMap::new(),
-        chunk: vec![0; CHUNK],
-    };
-    let mut from = Foreign::new(tar);
-    while let Some(head) = from.next()? {
-        taking.take(&mut from, head)?;
-    }
-    from.drain()?;
-    taking.open_root()?;
-    for file in beside {
-        taking.file(file)?;
-    }
-    // Two empty blocks end a tar archive.
-    taking.put(&[0; 1024])?;
-    let left_out = taking.all_left_out();
-    let Taking {
-        encoder,
-        progress,
-        mut done,
-        entries,
-        ..
-    } = taking;
-    let mut tick = || {
-        done += 1;
-        progress(done);
-    };
-    let (digest, size) = ticking(&mut tick, || settle(encoder, part, to)).map_err(written)??;
-    Ok(Captured {
-        digest: digest.to_hex().to_string(),
-        size,
-        entries,
-        left_out,
+    write(to, progress, |writer| {
+        let mut taking = Taking {
+            writer,
+            root: root.as_bytes(),
+            left_out: Vec::new(),
+            more_left_out: 0,
+            seen: HashMap::new(),
+            chunk: vec![0; CHUNK],
+        };
+        let mut from = Foreign::new(tar);
+        while let Some(head) = from.next()? {
+            taking.take(&mut from, head)?;
+        }
+        from.drain()?;
+        taking.open_root()?;
+        for file in beside {
+            taking.file(file)?;
+        }
+        Ok(taking.all_left_out())
     })
 }
 
@@ -124,13 +74,9 @@ enum Taken {
     Other,
 }
 
-struct Taking<'a> {
-    encoder: Encoder,
-    part: &'a Path,
+struct Taking<'a, 'b> {
+    writer: &'a mut Writer<'b>,
     root: &'a [u8],
-    progress: &'a mut dyn FnMut(u64),
-    done: u64,
-    entries: u64,
     left_out: Vec<LeftOut>,
     more_left_out: usize,
     /// By the digests of their paths, which are shorter than the paths.
@@ -138,9 +84,9 @@ struct Taking<'a> {
     chunk: Vec<u8>,
 }
 
-impl Taking<'_> {
+impl Taking<'_, '_> {
     fn take<R: Read>(&mut self, from: &mut Foreign<R>, head: Head) -> Result<(), SnapshotError> {
-        self.tell(1);
+        self.writer.tell(1);
         let path = match self.placed(&head.path) {
             Ok(path) => path,
             Err(why) => return self.leave_out(&head.path, why),
@@ -248,8 +194,7 @@ impl Taking<'_> {
             Kind::File(_) | Kind::Symlink(_) | Kind::HardLink(_) | Kind::Fifo => Taken::Other,
         };
         self.seen.insert(key(&entry.path), taken);
-        self.entries += 1;
-        self.put(&entry.blocks())
+        self.writer.add(entry)
     }
 
     fn content<R: Read>(&mut self, from: &mut Foreign<R>) -> Result<(), SnapshotError> {
@@ -259,11 +204,11 @@ impl Taking<'_> {
             if got == 0 {
                 break;
             }
-            self.put(&chunk[..got])?;
+            self.writer.put(&chunk[..got])?;
             size += got as u64;
         }
         self.chunk = chunk;
-        self.put(&[0; 512][..padding(size)])
+        self.writer.put(&[0; 512][..padding(size)])
     }
 
     fn file(&mut self, beside: &Beside) -> Result<(), SnapshotError> {
@@ -280,21 +225,8 @@ impl Taking<'_> {
             modified: (0, 0),
             attributes: Vec::new(),
         })?;
-        self.put(&content)?;
-        self.put(&[0; 512][..padding(content.len() as u64)])
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.encoder
-            .write_all(bytes)
-            .map_err(|error| SnapshotError::io("write", self.part, error))?;
-        self.tell(bytes.len() as u64);
-        Ok(())
-    }
-
-    fn tell(&mut self, more: u64) {
-        self.done += more;
-        (self.progress)(self.done);
+        self.writer.put(&content)?;
+        self.writer.put(&[0; 512][..padding(content.len() as u64)])
     }
 
     fn leave_out(&mut self, path: &[u8], reason: &str) -> Result<(), SnapshotError> {
@@ -308,8 +240,8 @@ impl Taking<'_> {
         Ok(())
     }
 
-    fn all_left_out(&mut self) -> Vec<LeftOut> {
-        let mut all = std::mem::take(&mut self.left_out);
+    fn all_left_out(self) -> Vec<LeftOut> {
+        let mut all = self.left_out;
         if self.more_left_out > 0 {
             all.push(LeftOut {
                 path: String::from_utf8_lossy(self.root).into_owned(),

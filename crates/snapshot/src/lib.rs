@@ -21,6 +21,7 @@ mod types;
 mod unlock;
 mod verify;
 mod walk;
+mod writer;
 
 pub use capture::capture;
 pub use error::SnapshotError;
