@@ -3,7 +3,7 @@
 use crate::pipe::{InputWriter, PIECE};
 use crate::provider::Adapted;
 use crate::record::Filled;
-use crate::run::{blocking, watched};
+use crate::run::blocking;
 use crate::sandboxes::Sandboxes;
 use crate::stage::{ROOT, failed};
 use crate::sync::Counted;
@@ -93,7 +93,9 @@ impl<S: Sandboxes> Adapted<S> {
             alpine_snapshot::to_tar(file, ROOT, &mut nowhere, &mut tell)
                 .map_err(|source| failed(&source))
         });
-        let entries = watched(call, "checking the durable object", &read, checking).await?;
+        let entries = call
+            .watched("checking the durable object", &read, checking)
+            .await?;
         if entries == 0 {
             let message = "the durable object holds no workspace";
             return Err(ProviderError::new(ErrorKind::Corrupt, message));

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 /// How much is kept of what a command of the adapter says.
@@ -139,30 +138,6 @@ fn complained(mut error: ProviderError, complaints: &[u8]) -> ProviderError {
         error.message = format!("{}: {last}", error.message);
     }
     error
-}
-
-/// Reports how far work on another thread is, until it is done.
-pub(crate) async fn watched<T>(
-    call: &Call,
-    what: &str,
-    done: &AtomicU64,
-    work: impl Future<Output = Result<T, ProviderError>>,
-) -> Result<T, ProviderError> {
-    tokio::pin!(work);
-    let mut ticks = tokio::time::interval(Duration::from_millis(200));
-    let mut before = 0;
-    loop {
-        tokio::select! {
-            result = &mut work => return result,
-            _ = ticks.tick() => {
-                let now = done.load(Ordering::Relaxed);
-                if now != before {
-                    before = now;
-                    call.progress(what, now, None);
-                }
-            }
-        }
-    }
 }
 
 /// Does what would keep the runtime's thread waiting on a thread made for that.

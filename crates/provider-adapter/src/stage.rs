@@ -3,7 +3,7 @@
 use crate::pipe::{PIECES, PieceReader};
 use crate::provider::Adapted;
 use crate::record::Record;
-use crate::run::{Sink, blocking, listen, watched};
+use crate::run::{Sink, blocking, listen};
 use crate::sandboxes::{Sandboxes, Storage};
 use alpine_files::{self as file, random_u32};
 use alpine_provider_api::*;
@@ -106,7 +106,8 @@ impl<S: Sandboxes> Adapted<S> {
             });
             Ok(is_whole.then_some(staged))
         });
-        watched(call, "checking the staged snapshot", &read, work).await
+        call.watched("checking the staged snapshot", &read, work)
+            .await
     }
 
     /// Takes the workspace out and stages it, in the place of what was staged before.
@@ -187,7 +188,7 @@ impl<S: Sandboxes> Adapted<S> {
                 (Err(error), _) => Err(error),
             }
         };
-        watched(call, "capturing the workspace", &read, both).await
+        call.watched("capturing the workspace", &read, both).await
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::pipe::{InputWriter, PIECE, PIECES};
 use crate::provider::Adapted;
 use crate::record::{Filled, Record};
-use crate::run::{Sink, blocking, watched};
+use crate::run::{Sink, blocking};
 use crate::sandboxes::Sandboxes;
 use alpine_files::{self as file, random_u32};
 use alpine_provider_api::*;
@@ -152,7 +152,7 @@ impl<S: Sandboxes> Adapted<S> {
             let (unpacked, packed) = tokio::join!(unpacking, packing);
             unpacked.and(packed)
         };
-        watched(call, "filling the workspace", &told, both).await?;
+        call.watched("filling the workspace", &told, both).await?;
         let (record, _held) = self.records.held(id, call.meta.fence).await?;
         self.ask(call, id, PUT, &arguments).await?;
         file::remove(&record.installed())?;

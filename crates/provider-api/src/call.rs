@@ -2,6 +2,7 @@
 
 use crate::ProviderError;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -105,6 +106,30 @@ impl Call {
             done,
             total,
         });
+    }
+
+    /// Does the work, and reports how far work on another thread is until it is done.
+    pub async fn watched<T>(
+        &self,
+        what: &str,
+        done: &AtomicU64,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        let mut before = 0;
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                _ = ticks.tick() => {
+                    let now = done.load(Ordering::Relaxed);
+                    if now != before {
+                        before = now;
+                        self.progress(what, now, None);
+                    }
+                }
+            }
+        }
     }
 
     /// Says something the user should know.

@@ -15,7 +15,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Writes the workspace and the transcript to an archive, unless that was done for this generation.
 pub(crate) async fn capture(
@@ -47,31 +46,7 @@ pub(crate) async fn capture(
         })
         .inspect(|_| forget_earlier(&sandbox, generation))
     });
-    watched(call, "capturing the workspace", &read, work).await
-}
-
-/// Reports how far work on another thread is, until it is done.
-async fn watched<T>(
-    call: &Call,
-    what: &str,
-    done: &AtomicU64,
-    work: impl Future<Output = Result<T, ProviderError>>,
-) -> Result<T, ProviderError> {
-    tokio::pin!(work);
-    let mut ticks = tokio::time::interval(Duration::from_millis(200));
-    let mut before = 0;
-    loop {
-        tokio::select! {
-            result = &mut work => return result,
-            _ = ticks.tick() => {
-                let now = done.load(Ordering::Relaxed);
-                if now != before {
-                    before = now;
-                    call.progress(what, now, None);
-                }
-            }
-        }
-    }
+    call.watched("capturing the workspace", &read, work).await
 }
 
 fn record_of(sandbox: &Sandbox, generation: u64) -> PathBuf {
@@ -237,7 +212,7 @@ pub(crate) async fn restore(
         let sandbox = sandbox.clone();
         blocking(move || unpack(&sandbox, &archive, &seen))
     };
-    let (incoming, entries) = watched(call, "restoring the workspace", &read, work).await?;
+    let (incoming, entries) = call.watched("restoring the workspace", &read, work).await?;
     let filled = FilledRecord::Object { id, entries };
     let (workspace, transcript) = (incoming.join("workspace"), incoming.join("transcript"));
     let fence = call.meta.fence;
