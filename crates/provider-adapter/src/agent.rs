@@ -2,9 +2,8 @@
 
 use crate::provider::Adapted;
 use crate::record::{Intent, Record};
-use crate::run::script_of;
 use crate::sandboxes::{Network, Sandboxes};
-use crate::server::{FOLLOW, HEAD, LIVES, LOG, without_secrets};
+use crate::server::{LIVES, without_secrets};
 use alpine_files as file;
 use alpine_gateway::client::{AgentClient, Exported};
 use alpine_gateway::{Listener, Upstream};
@@ -12,7 +11,6 @@ use alpine_provider_api::*;
 use alpine_provider_local::{Address, Front};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// How long the agent may take to answer a probe.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -26,12 +24,12 @@ const DISPOSE: Duration = Duration::from_secs(2);
 pub(crate) struct Served {
     page: PageFacts,
     /// The agent's server; none where it is the page alone.
-    server: Option<Serving>,
+    pub(crate) server: Option<Serving>,
 }
 
 /// The agent's server in the sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Serving {
+pub(crate) struct Serving {
     server: Server,
     /// The port on this machine's 127.0.0.1 that leads to it.
     port: u16,
@@ -254,20 +252,6 @@ impl<S: Sandboxes> Adapted<S> {
             file::write(&directory.join(format!("{id}.json")), &text)?;
         }
         Ok(())
-    }
-
-    /// Sends the agent's log, which is kept in the sandbox.
-    pub(crate) async fn agent_log(
-        &self,
-        call: &Call,
-        request: &LogsRequest,
-    ) -> Result<(), ProviderError> {
-        let script = if request.follow { FOLLOW } else { LOG };
-        let id = &request.sandbox_id;
-        let request = script_of(id, &format!("{HEAD}{script}"), &[id.as_str()]);
-        let (_, no_input) = mpsc::channel(1);
-        // However it ends: a sandbox that is stopped ends it.
-        self.sandboxes.exec(call, request, no_input).await.map(drop)
     }
 }
 

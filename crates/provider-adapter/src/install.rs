@@ -4,12 +4,10 @@ use crate::provider::Adapted;
 use crate::record::Record;
 use crate::run::{Sink, blocking};
 use crate::sandboxes::Sandboxes;
-use alpine_files::{self as file, io_error, random_u32};
+use alpine_files::{self as file, random_u32};
 use alpine_install_step::{LARGEST, LOCK_FILES, NAME, Plan, YARN_HEAD, detect};
 use alpine_provider_api::*;
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tokio::sync::mpsc;
 
@@ -144,19 +142,7 @@ impl<S: Sandboxes> Adapted<S> {
         record: &Record,
         plan: &Plan,
     ) -> Result<ExecReply, ProviderError> {
-        let path = record.log();
-        let log = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| io_error(&path, &source))?;
-        let mut sink = Sink::Log {
-            path,
-            file: log,
-            size: 0,
-        };
+        let mut sink = Sink::log(record.log())?;
         call.progress("installing", 0, None);
         let argv: Vec<_> = plan.argv.iter().map(String::as_str).collect();
         // While this end lives, so may the command.

@@ -4,9 +4,10 @@
 //! [`SandboxProvider`](alpine_provider_api::SandboxProvider) by wrapping it in [`Adapted`]: the repository is checked out on
 //! this machine and streamed in as a tar, so that no credential enters a sandbox; the workspace is streamed out as a tar and
 //! becomes a snapshot here; fences, destroyed ids and what was done are kept in files of this machine, the same for every
-//! such provider. A sandbox needs `sh`, `tar` and the usual small tools (`cat`, `head`, `mkdir`, `mv`, `rm`); BusyBox will do.
+//! such provider. A sandbox needs `sh`, `tar` and the usual small tools (`cat`, `dd`, `head`, `mkdir`, `mv`, `rm`); BusyBox will do.
 
 mod agent;
+mod agent_log;
 mod install;
 mod keep;
 mod look;

@@ -105,12 +105,11 @@ impl<S: Sandboxes> Adapted<S> {
         let record = self.records.there(&request.sandbox_id)?;
         let path = match request.log {
             LogName::Install => record.log(),
-            LogName::Agent => {
-                if self.state(&record).await? == SandboxState::Running {
-                    self.agent_log(call, &request).await?;
-                }
+            LogName::Agent if self.state(&record).await? == SandboxState::Running => {
+                self.agent_log(call, &request).await?;
                 return Ok(LogsReply {});
             }
+            LogName::Agent => record.agent_log(),
         };
         let mut from = 0;
         loop {

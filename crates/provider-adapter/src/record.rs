@@ -201,6 +201,11 @@ impl Record {
         self.dir.join("install.log")
     }
 
+    /// The agent's log, of a sandbox that was stopped.
+    pub(crate) fn agent_log(&self) -> PathBuf {
+        self.dir.join("agent.log")
+    }
+
     /// What is done by one process at a time, however long it takes.
     pub(crate) async fn alone(&self, what: &str) -> Result<Guard, ProviderError> {
         lock(&self.dir.join(format!("{what}.lock")), None).await

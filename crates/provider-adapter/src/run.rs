@@ -6,8 +6,9 @@ use crate::sandboxes::Sandboxes;
 use alpine_files::io_error;
 use alpine_provider_api::*;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
@@ -42,6 +43,22 @@ pub(crate) struct Said {
 }
 
 impl Sink {
+    /// A log that begins anew.
+    pub(crate) fn log(path: PathBuf) -> Result<Self, ProviderError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| io_error(&path, &source))?;
+        Ok(Sink::Log {
+            path,
+            file,
+            size: 0,
+        })
+    }
+
     async fn take(&mut self, bytes: Vec<u8>) -> Result<(), ProviderError> {
         match self {
             Sink::Kept(kept) if kept.len() + bytes.len() > KEPT => Err(ProviderError::new(

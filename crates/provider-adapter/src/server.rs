@@ -1,6 +1,7 @@
 //! Runs the agent's server in the sandbox, by scripts: it outlives every call, and its files go with the sandbox.
 
 use crate::agent::unserved;
+use crate::agent_log::KEEP;
 use crate::provider::Adapted;
 use crate::run::{Sink, script_of};
 use crate::sandboxes::{Network, Sandboxes};
@@ -22,6 +23,7 @@ lives() {
     pid=$(cat "$dir/pid" 2>/dev/null) && [ -n "$pid" ] &&
         tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ALPINE_AGENT_OF=$id"
 }
+log() { cat "$dir/log.1" "$dir/log" 2>/dev/null; }
 "#;
 /// Makes the directories that are named, ends a server that is of no use any more, and says where they are.
 const PREPARE: &str = r#"
@@ -30,25 +32,31 @@ mkdir -p "$base"
 [ -d "$dir" ] || mkdir "$dir" || exit 1
 if [ -L "$dir" ] || ! [ -O "$dir" ]; then echo "$dir is somebody else's" >&2; exit 1; fi
 if lives; then kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid"; fi
-rm -f "$dir/pid"
-cd "$dir" && mkdir -p tmp "$@" && : >log && pwd
+rm -f "$dir/pid" "$dir/log" "$dir/log.1"
+cd "$dir" && mkdir -p tmp "$@" && pwd
 "#;
-/// Starts the server in a session of its own, and goes when it is there.
+/// Starts the server in a session of its own, and what keeps its log in another, and goes when the server is there. The
+/// keeper ends when all have closed the log, and not before: a server that is asked to end may say why it did.
 const START: &str = r#"
 export ALPINE_AGENT_OF="$id" TMPDIR="$dir/tmp"
 run='echo "$$" >"$0/pid"; exec "$@"'
-if command -v setsid >/dev/null; then setsid sh -c "$run" "$dir" "$@" </dev/null >>"$dir/log" 2>&1 &
-else sh -c "$run" "$dir" "$@" </dev/null >>"$dir/log" 2>&1 & fi
+alone() { if command -v setsid >/dev/null; then exec setsid "$@"; else exec "$@"; fi; }
+alone sh -c "$run" "$dir" "$@" </dev/null 2>&1 | alone sh -c "$keep" "$dir" >/dev/null 2>&1 &
 while kill -0 "$!" 2>/dev/null && ! [ -s "$dir/pid" ]; do sleep 0.1; done
 "#;
 pub(crate) const LIVES: &str = "lives && echo yes; :";
 /// Waits for a line in its log.
-const SAYS: &str = r#"until grep -qF -e "$1" "$dir/log"; do sleep 0.1; done"#;
+const SAYS: &str = r#"until log | grep -qF -e "$1"; do sleep 0.1; done"#;
 /// Waits for its end.
 const ENDS: &str = "while lives; do sleep 0.2; done";
-const LAST_WORDS: &str = r#"tail -n 20 "$dir/log" | tail -c 16384"#;
-pub(crate) const LOG: &str = r#"[ ! -f "$dir/log" ] || tail -c 100000 "$dir/log""#;
-pub(crate) const FOLLOW: &str = r#"[ ! -f "$dir/log" ] || exec tail -n +1 -f "$dir/log""#;
+/// The last lines of its log. Those of a server that has ended may be on their way to it, for a moment.
+const LAST_WORDS: &str = r#"
+left=20
+while ! lives && [ "$left" -gt 0 ] && kill -0 "$(cat "$dir/keeper")" 2>/dev/null; do
+    left=$((left - 1)); sleep 0.1
+done
+log | tail -n 20 | tail -c 16384
+"#;
 
 impl<S: Sandboxes> Adapted<S> {
     /// The port that the server is to listen on, and the one on this machine that leads to it.
@@ -92,7 +100,7 @@ impl<S: Sandboxes> Adapted<S> {
         let argv = server.argv.iter();
         let argv = argv.map(|word| word.replace("{port}", &port).replace("{host}", host));
         let env = environment(server, &request.env, &home, &port, address);
-        let mut request = script_of(id, &format!("{HEAD}{START}"), &[id.as_str()]);
+        let mut request = script_of(id, &format!("{HEAD}{KEEP}{START}"), &[id.as_str()]);
         request.argv.extend(argv);
         request.env = env;
         let (_, no_input) = mpsc::channel(1);

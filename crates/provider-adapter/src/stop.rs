@@ -60,21 +60,11 @@ impl<S: Sandboxes> Adapted<S> {
             }
             (SandboxState::Running | SandboxState::Unknown, Storage::WhileRunning) => {
                 let grace = limit.saturating_duration_since(Instant::now());
-                let settled = self.sandboxes.settle(call, id, grace).await;
-                let staged = match settled {
-                    Ok(settled) => {
-                        forced = settled.forced;
-                        self.stage(call, &record, None).await.map(drop)
-                    }
-                    Err(error) => Err(error),
-                };
-                // A stop that was given up may go on all the same, after it has staged the workspace.
-                if let Err(error) = staged
-                    && !self.ended_and_staged(&record).await?
-                {
-                    return Err(error);
-                }
+                forced = self.settle_and_stage(call, &record, grace).await?;
             }
+        }
+        if state == SandboxState::Running {
+            self.keep_agent_log(call, &record).await;
         }
         self.records
             .publish(id, call.meta.fence, |record| {
@@ -88,6 +78,25 @@ impl<S: Sandboxes> Adapted<S> {
         Ok(StopReply {
             forced: forced || stopped.forced,
         })
+    }
+
+    /// Stages the workspace of a sandbox that runs. Says whether something had to be killed before.
+    async fn settle_and_stage(
+        &self,
+        call: &Call,
+        record: &Record,
+        grace: Duration,
+    ) -> Result<bool, ProviderError> {
+        let settled = self.sandboxes.settle(call, &record.id, grace).await;
+        let staged = match &settled {
+            Ok(_) => self.stage(call, record, None).await.map(drop),
+            Err(error) => Err(error.clone()),
+        };
+        match staged {
+            // A stop that was given up may go on all the same, after it has staged the workspace.
+            Err(error) if !self.ended_and_staged(record).await? => Err(error),
+            Ok(()) | Err(_) => Ok(settled.is_ok_and(|settled| settled.forced)),
+        }
     }
 
     /// Whether it has ended, and its workspace is staged.

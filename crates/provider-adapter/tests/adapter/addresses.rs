@@ -4,6 +4,7 @@ use crate::world::{World, call, id, stop_request, world};
 use alpine_provider_api::*;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A world whose provider can serve addresses.
@@ -13,14 +14,37 @@ fn addressed() -> World {
     world
 }
 
+/// A server that says more than the parts of a log hold before it listens, as much again when it is told to go on, and a
+/// last line when it is ended.
+const CHATTY: &str = r#"
+import http.server, os, signal, sys, threading, time
+def say(what):
+    for number in range(20000): print(what, number, "." * 1000)
+def again():
+    while not os.path.exists("go"): time.sleep(0.01)
+    say("later")
+    print("all said", flush=True)
+def end(*_):
+    print("the last words", flush=True); os._exit(0)
+signal.signal(signal.SIGTERM, end)
+say("early")
+print("listening", flush=True)
+threading.Thread(target=again, daemon=True).start()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"#;
+
 fn server(transcript: Option<Transcript>) -> Serve {
     let argv = ["python3", "-m", "http.server", "-b", "{host}", "{port}"];
+    serving(&argv, Probe::default(), transcript)
+}
+
+fn serving(argv: &[&str], ready: Probe, transcript: Option<Transcript>) -> Serve {
     Serve::Process(Box::new(Server {
-        argv: argv.map(str::to_owned).to_vec(),
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
         port_env: None,
         env: Default::default(),
         auth: None,
-        ready: Probe::default(),
+        ready,
         shutdown: Shutdown::default(),
         transcript,
     }))
@@ -61,24 +85,45 @@ fn kill_the_supervisor(world: &World) {
     rustix::event::poll(&mut gone, None).unwrap();
 }
 
-/// What a stop warns of.
-async fn warnings_of_a_stop(world: &World) -> Vec<String> {
+/// What a call says while it runs.
+async fn said<T>(
+    asked: impl AsyncFnOnce(Call) -> Result<T, ProviderError>,
+) -> (Vec<u8>, Vec<String>) {
     let (events, mut received) = mpsc::channel(64);
     let call = Call::new(call(1).meta, events);
-    let (provider, request) = (world.provider(), stop_request("sbx_a"));
-    let stopping = async move { provider.stop(&call, request).await };
     let listening = async {
-        let mut warnings = Vec::new();
+        let (mut output, mut warnings) = (Vec::new(), Vec::new());
         while let Some(event) = received.recv().await {
-            if let CallEvent::Warning(text) = event {
-                warnings.push(text);
+            match event {
+                CallEvent::Stdout(text) => output.extend(text),
+                CallEvent::Warning(text) => warnings.push(text),
+                CallEvent::Stderr(_) | CallEvent::Progress { .. } => {}
             }
         }
-        warnings
+        (output, warnings)
     };
-    let (stopped, warnings) = tokio::join!(stopping, listening);
-    stopped.unwrap();
-    warnings
+    let (ended, said) = tokio::join!(asked(call), listening);
+    ended.unwrap();
+    said
+}
+
+/// What a stop warns of.
+async fn warnings_of_a_stop(world: &World) -> Vec<String> {
+    let stop = async |call: Call| world.provider().stop(&call, stop_request("sbx_a")).await;
+    said(stop).await.1
+}
+
+fn logs_request(follow: bool) -> LogsRequest {
+    LogsRequest {
+        sandbox_id: id("sbx_a"),
+        log: LogName::Agent,
+        follow,
+    }
+}
+
+async fn log(world: &World) -> String {
+    let logs = async |call: Call| world.provider().logs(&call, logs_request(false)).await;
+    String::from_utf8(said(logs).await.0).unwrap()
 }
 
 #[tokio::test]
@@ -117,5 +162,59 @@ async fn a_stop_warns_of_a_transcript_only_where_an_agent_has_one() {
         let warnings = warnings_of_a_stop(&world).await;
         assert_eq!(!warnings.is_empty(), warned, "{serve:?}: {warnings:?}");
         world.destroy("sbx_a").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_agents_log_is_bounded_followed_into_its_next_part_and_there_when_it_is_stopped() {
+    let world = addressed();
+    world.provision("sbx_a").await;
+    let ready = Probe {
+        log_line: Some("listening".to_owned()),
+        ..Probe::default()
+    };
+    let argv = ["python3", "-c", CHATTY, "{port}"];
+    start(&world, serving(&argv, ready, None)).await;
+    let early = log(&world).await;
+    assert!(early.len() <= 2 * (8 << 20) + 2, "{}", early.len());
+    assert!(early.len() > 8 << 20, "an older part is kept");
+    assert!(early.contains("early 19999 ") && !early.contains("early 0 "));
+    assert!(follow_to_the_end(&world).await);
+    assert!(log(&world).await.ends_with("all said\n"));
+    world.stop("sbx_a", 1).await.unwrap();
+    let stopped = log(&world).await;
+    assert!(stopped.len() > 8 << 20 && stopped.ends_with("all said\nthe last words\n"));
+    world.destroy("sbx_a").await.unwrap();
+}
+
+/// Tells the server to go on when its log is followed, and waits until the log tells that it has. Says whether it does.
+async fn follow_to_the_end(world: &World) -> bool {
+    let (events, mut received) = mpsc::channel(64);
+    let (call, provider) = (Call::new(call(1).meta, events), world.provider());
+    let following = provider.logs(&call, logs_request(true));
+    let listening = async {
+        let (mut text, mut went) = (Vec::new(), false);
+        while let Some(event) = received.recv().await {
+            let CallEvent::Stdout(piece) = event else {
+                continue;
+            };
+            text.extend(piece);
+            // The end is all that is looked at.
+            text.drain(..text.len().saturating_sub(4096));
+            // What it says of being asked whether it is ready comes after that.
+            if !went && String::from_utf8_lossy(&text).contains("listening\n") {
+                went = true;
+                fs::write(world.workspace("sbx_a").join("go"), "").unwrap();
+            }
+            if text.ends_with(b"all said\n") {
+                return true;
+            }
+        }
+        false
+    };
+    tokio::select! {
+        _ = following => false,
+        all_said = listening => all_said,
+        () = tokio::time::sleep(Duration::from_secs(60)) => false,
     }
 }
