@@ -25,10 +25,19 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     }
     let config = Config::load(&work.variables)?;
     let no_browser = args.no_browser;
+    let by_default = args.provider.is_none();
     let request = ask::request(&mut work, &config, args)?;
     let with = work.provider_setup(&config)?;
     let providers = work.setup.providers(&with)?;
-    providers.get(&request.provider)?;
+    if let Err(unknown) = providers.get(&request.provider) {
+        return Err(match &config.provider_refused {
+            Some(refused) if by_default => Failure {
+                cause: format!("{}: {}", refused.cause, unknown.cause),
+                ..refused.clone()
+            },
+            Some(_) | None => unknown,
+        });
+    }
     config.agents.check(&request.agent)?;
     let interrupt = signals::interrupt()?;
     let ledger = work.ledger(&config)?;

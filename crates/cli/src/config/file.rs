@@ -28,6 +28,7 @@ pub(crate) struct FileSettings {
     pub(super) agent: Option<String>,
     pub(super) pass: Option<Vec<String>>,
     pub(super) provider: Option<String>,
+    pub(super) provider_refused: Option<Failure>,
     pub(super) browser_command: Option<String>,
     pub(super) browser_open: Option<bool>,
 }
@@ -119,7 +120,11 @@ fn parse(
         table.finish()?;
     }
     if let Some(mut table) = top.table("provider")? {
+        let at = table.place("default");
         settings.provider = table.text("default")?;
+        if settings.provider.is_some() {
+            settings.provider_refused = Some(table.refuse("default", &at, "can't be used"));
+        }
         table.finish()?;
     }
     if let Some(table) = top.table("providers")? {

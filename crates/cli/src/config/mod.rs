@@ -90,6 +90,8 @@ pub(crate) struct Config {
     pub(crate) pass: Setting<Vec<String>>,
     /// The provider that is taken without `--provider`.
     pub(crate) provider: Setting<String>,
+    /// What is told where that is none: which providers there are is not known here.
+    pub(crate) provider_refused: Option<Failure>,
     /// The providers that are not compiled in.
     pub(crate) providers: ProviderTables,
     /// The browser's command.
@@ -148,6 +150,7 @@ impl Config {
             agents,
             pass: Setting::new(file.pass, Vec::new()),
             provider: Setting::new(file.provider, LOCAL.to_owned()),
+            provider_refused: file.provider_refused,
             providers,
             browser_command: Setting::new(file.browser_command.map(Some), None),
             browser_open: Setting::new(file.browser_open, true),

@@ -230,3 +230,19 @@ fn no_repository_and_no_working_directory_names_a_provider() {
         assert_eq!(text(&failure, "next_step"), "alpine provider list");
     }
 }
+
+#[test]
+fn a_default_that_names_no_provider_is_refused_where_it_is_used_with_file_and_line() {
+    let world = World::new();
+    world.configure("\n[provider]\ndefault = 'zz'\n");
+    let up = ["up", world.repo_path(), "--branch", "main"];
+    let failure = world.fails(&up, "ERR_CONFIG_INVALID", 1);
+    let cause = text(&failure, "cause");
+    let wanted = "config.toml`, line 3: `provider.default` can't be used: there is no provider `zz`; configured: ";
+    assert!(cause.contains(wanted), "{cause}");
+    // What does not use it works; what is asked for by name is another matter.
+    world.done(&["list"]);
+    let named = [&up[..], &["--provider", "yy"]].concat();
+    world.fails(&named, "ERR_PROVIDER_NOT_FOUND", 1);
+    world.done(&[&up[..], &["--provider", "fake"]].concat());
+}
