@@ -95,7 +95,7 @@ pub(crate) struct UpArgs {
     /// What makes the sandbox [default: local]
     #[arg(long, value_name = "PROVIDER")]
     pub(crate) provider: Option<String>,
-    /// What serves the session's page [default: opencode where it is installed, else page]
+    /// What serves the session's page [default: opencode where `local` finds it, else page]
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
     /// A variable for the agent alone; without a value, yours is passed on (repeatable)

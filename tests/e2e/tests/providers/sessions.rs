@@ -58,6 +58,18 @@ fn remember(world: &World, way: Way) {
 }
 
 #[test]
+fn an_agent_that_nobody_chose_is_the_page_whatever_is_installed_here() {
+    let world = world(Way::Program);
+    // Its own `default` goes first.
+    let text = fs::read_to_string(world.env.alpine_home().join("config.toml")).expect("a file");
+    world.configure(&text.replace("[agent]\ndefault = 'page'\n", ""));
+    let up = world.done(&world.up("one"));
+    assert_eq!(up["agent"], "page");
+    let warnings = up["warnings"].to_string();
+    assert!(warnings.contains("--agent opencode"), "{warnings}");
+}
+
+#[test]
 fn a_session_is_brought_up_used_and_brought_down() {
     for way in WAYS {
         let world = world(way);

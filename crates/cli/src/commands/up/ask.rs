@@ -1,6 +1,6 @@
 //! The checks of `up` that need no network and leave nothing behind.
 
-use crate::agents::AgentTable;
+use crate::agents::{AgentTable, Agents};
 use crate::args::UpArgs;
 use crate::config::{Config, Variables, duration, is_variable, passed};
 use crate::parse::usage;
@@ -49,7 +49,10 @@ pub(super) fn request(
         .map(|text| variable(text, &work.variables))
         .collect::<Result<BTreeMap<_, _>, _>>()?;
     let credential = preflight(&repo, args.public, &config.credentials)?;
-    let (agent, warning) = choose(config, &work.variables, args.agent);
+    let provider = args
+        .provider
+        .unwrap_or_else(|| config.provider.value.clone());
+    let (agent, warning) = choose(config, &work.variables, &provider, args.agent);
     let table = config.agents.check(&agent)?;
     let unused = (!given.is_empty() && table.serves() != "process")
         .then(|| format!("`--env` has no effect: the agent `{agent}` runs no program"));
@@ -61,9 +64,7 @@ pub(super) fn request(
         branch,
         public: args.public,
         credential,
-        provider: args
-            .provider
-            .unwrap_or_else(|| config.provider.value.clone()),
+        provider,
         agent,
         name: args.name,
         env,
@@ -240,12 +241,19 @@ fn variables(
 fn choose(
     config: &Config,
     variables: &Variables,
+    provider: &str,
     asked: Option<String>,
 ) -> (String, Option<String>) {
-    if let Some(agent) = asked.or_else(|| config.agent.value.clone()) {
-        return (agent, None);
+    match asked.or_else(|| config.agent.value.clone()) {
+        Some(agent) => (agent, None),
+        None if config.providers.get(provider).is_some() => elsewhere(provider),
+        None => here(&config.agents, variables),
     }
-    let preferred = config.agents.get(PREFERRED);
+}
+
+/// This machine's programs are those of a sandbox that is made here.
+fn here(agents: &Agents, variables: &Variables) -> (String, Option<String>) {
+    let preferred = agents.get(PREFERRED);
     if preferred
         .and_then(AgentTable::program)
         .is_some_and(|program| is_found(program, variables))
@@ -257,6 +265,15 @@ fn choose(
         .unwrap_or("see its documentation");
     let warning = format!(
         "`{PREFERRED}` was not found, so the agent is the built-in page; to install it: {install}"
+    );
+    ("page".to_owned(), Some(warning))
+}
+
+/// What a sandbox of another provider has is known when there is one, and the agent is chosen before: the page needs nothing.
+fn elsewhere(provider: &str) -> (String, Option<String>) {
+    let warning = format!(
+        "the agent is the built-in page, since it is not known which programs the sandboxes of provider `{provider}` have; \
+         where `{PREFERRED}` is one: `--agent {PREFERRED}`, or `default` in `[agent]` of `config.toml`"
     );
     ("page".to_owned(), Some(warning))
 }
@@ -275,7 +292,8 @@ fn is_found(program: &str, variables: &Variables) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{branch, is_found, name, repo, request_id, timeout, variable};
+    use super::{branch, elsewhere, here, is_found, name, repo, request_id, timeout, variable};
+    use crate::agents::Agents;
     use crate::config::Variables;
     use proptest::prelude::*;
 
@@ -343,6 +361,26 @@ mod tests {
         let variables = Variables::of(&[("PATH", "/nonexistent:/bin")]);
         assert!(is_found("sh", &variables) && is_found("/bin/sh", &variables));
         assert!(!is_found("no-such-program", &variables) && !is_found("/bin", &variables));
+    }
+
+    #[test]
+    fn the_agent_that_is_taken_is_one_that_the_sandbox_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let (agents, variables) = (
+            Agents::built_in().unwrap(),
+            Variables::of(&[("PATH", path)]),
+        );
+        let (agent, warning) = here(&agents, &variables);
+        assert!(agent == "page" && warning.unwrap().contains("was not found"));
+        std::os::unix::fs::symlink("/bin/sh", directory.path().join("opencode")).unwrap();
+        assert_eq!(here(&agents, &variables), ("opencode".to_owned(), None));
+        // What is installed here says nothing of containers.
+        let (agent, warning) = elsewhere("podman");
+        let warning = warning.unwrap();
+        assert!(
+            agent == "page" && warning.contains("`podman`") && warning.contains("--agent opencode")
+        );
     }
 
     proptest! {
