@@ -1,10 +1,10 @@
-//! How a ledger comes to be: with its tables and an id of its own.
+//! How a ledger comes to be: with its tables and an id.
 
-use crate::LedgerError;
 use crate::fresh::Fresh;
 use crate::site::Site;
 use crate::store::Store;
 use crate::tables::{META, SCHEMA};
+use crate::{LedgerError, identity};
 
 /// Makes the ledger unless it is there.
 pub(crate) fn create(site: &Site) -> Result<(), LedgerError> {
@@ -12,8 +12,10 @@ pub(crate) fn create(site: &Site) -> Result<(), LedgerError> {
     if fresh.is_taken()? {
         return Ok(());
     }
-    let id = new_id(site)?;
+    let id = identity::of_new(site)?;
     fresh.fill(|store| own_facts(store, &id))?;
+    // Before it has its name: a ledger that is there, if only for a moment, may have sandboxes.
+    fresh.keep_id(&id)?;
     fresh.place()
 }
 

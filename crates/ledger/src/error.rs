@@ -137,6 +137,8 @@ pub enum Hindrance {
     ReadOnlyFileSystem,
     /// The file or its directory may not be opened.
     Permissions,
+    /// The file that keeps the ledger's id is not fit to be read.
+    KeptId,
     /// Something else.
     Other,
 }

@@ -5,7 +5,7 @@ use crate::error::from_io;
 use crate::site::Site;
 use crate::store::{self, Store, guard};
 use crate::tables::TABLES;
-use crate::{LedgerError, file};
+use crate::{LedgerError, file, identity};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -52,15 +52,12 @@ impl<'a> Fresh<'a> {
 
     /// Makes an empty file, which only its owner may read.
     pub(crate) fn file(&self) -> Result<File, LedgerError> {
-        match rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(from_io(self.site, error.into())),
-        }
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.dir, &self.name, flags, Mode::RUSR | Mode::WUSR)
-            .map(File::from)
-            .map_err(|error| from_io(self.site, error.into()))
+        private_file(&self.dir, &self.name).map_err(|error| from_io(self.site, error.into()))
+    }
+
+    /// Keeps the id of the ledger that has the final name, or is about to.
+    pub(crate) fn keep_id(&self, id: &str) -> Result<(), LedgerError> {
+        identity::keep(self.site, &self.dir, id)
     }
 
     /// Makes a file of tables, and fills them in one transaction.
@@ -113,6 +110,16 @@ impl Drop for Fresh<'_> {
         // After a failure nothing is left of it; after success nothing has this name.
         let _ = rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
     }
+}
+
+/// Makes an empty file, which only its owner may read, in the place of what was left there.
+pub(crate) fn private_file(dir: &File, name: &OsStr) -> rustix::io::Result<File> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
 }
 
 fn final_name(site: &Site) -> &OsStr {

@@ -13,7 +13,7 @@ use crate::tables::{
 };
 use crate::{
     LeaseRecord, LedgerError, Options, SessionRecord, Snapshot, State, Timestamp, backup, create,
-    holder, index, migrate, predecessor,
+    holder, identity, index, migrate, predecessor,
 };
 use redb::ReadableDatabase;
 use rustix::fs::{Mode, OFlags};
@@ -102,7 +102,7 @@ pub fn import(
                 Content::Export(head, lines) => copy_lines(store, head, lines)?,
                 Content::Backup => copy_backup(store, &source)?,
                 Content::Predecessor(document) => {
-                    create::own_facts(store, &create::new_id(&site)?)?;
+                    create::own_facts(store, &identity::of_new(&site)?)?;
                     document.write(store, redact)?
                 }
             };

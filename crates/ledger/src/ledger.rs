@@ -5,7 +5,7 @@ use crate::handle::{Reader, Turn, Writers, lock, open_reader};
 use crate::site::Site;
 use crate::store::{Store, guard};
 use crate::tables::{META, SCHEMA};
-use crate::{LedgerError, Options, Snapshot, Tx, create, migrate};
+use crate::{LedgerError, Options, Snapshot, Tx, create, identity, migrate};
 use redb::{ReadableDatabase, WriteTransaction};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,7 @@ impl Ledger {
         }
         let ledger = Self::of(site, Access::Write);
         ledger.shared.reader()?;
+        identity::put_right(&ledger.shared.site, ledger.id());
         Ok(ledger)
     }
 

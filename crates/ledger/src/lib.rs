@@ -19,6 +19,7 @@ mod fresh;
 mod handle;
 mod holder;
 mod id;
+mod identity;
 mod import;
 mod index;
 mod lease;

@@ -16,6 +16,7 @@ pub(crate) fn unavailable(hindrance: Hindrance, path: &Path) -> String {
             let copy = word(&suffixed(path, ".copy"));
             format!("cp -p {file} {copy} && mv {copy} {file}")
         }
+        Hindrance::KeptId => move_aside(&suffixed(path, ".id"), "damaged"),
         Hindrance::NoSpace => format!("df -h {dir}"),
         Hindrance::FileLimit => "ulimit -f".to_owned(),
         Hindrance::ReadOnlyFileSystem => format!("findmnt -T {dir}"),
@@ -66,6 +67,7 @@ mod tests {
         for (hindrance, command) in [
             (Hindrance::Exposed, "chmod 600 '/h o/l'"),
             (Hindrance::DirectoryExposed, "chmod go-w '/h o'"),
+            (Hindrance::KeptId, "mv -n '/h o/l.id' '/h o/l.id.damaged'"),
             (Hindrance::NoSpace, "df -h '/h o'"),
             (Hindrance::Other, "ls -ld '/h o' '/h o/l'"),
         ] {

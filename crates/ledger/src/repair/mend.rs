@@ -1,6 +1,5 @@
 //! Rows that were lost are made up for, so that the ones that are left agree with each other.
 
-use crate::holder;
 use crate::index::each;
 use crate::snapshot::{IMPORTED, RequestRow};
 use crate::store::{Order, Span, Store};
@@ -12,6 +11,7 @@ use crate::{
     Action, AuditRecord, ErrorRecord, Event, LeaseRecord, LedgerError, OperationId,
     OperationRecord, OperationState, SessionRecord, TransitionRecord,
 };
+use crate::{holder, identity};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,12 +63,16 @@ fn scan(
     })
 }
 
-/// The ledger's id can't be made up: its sandboxes bear it.
+/// The ledger's id can't be made up, since its sandboxes bear it; but it is kept beside the file.
 fn facts(store: &Store<'_>) -> Result<(), LedgerError> {
     if store.get::<String>(META, b"id")?.is_none() {
-        return Err(store
-            .site
-            .corrupt("its id is lost, which nothing can replace"));
+        let lost = || {
+            store
+                .site
+                .corrupt("its id is lost, which nothing can replace")
+        };
+        let kept = identity::kept(store.site).ok().flatten();
+        store.put(META, b"id", &kept.ok_or_else(lost)?)?;
     }
     if store.get::<u64>(META, b"schema")?.is_none() {
         store.put(META, b"schema", &SCHEMA)?;

@@ -1,7 +1,8 @@
 //! Which files are accepted as a ledger, and which are left alone.
 
-use crate::world::{World, kind, request};
-use alpine_ledger::{Admission, Ledger, LedgerError, ListQuery, Options, SessionId};
+use crate::full_disk::hindrance;
+use crate::world::{World, kind, names, request};
+use alpine_ledger::{Admission, Hindrance, Ledger, LedgerError, ListQuery, Options, SessionId};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -50,11 +51,7 @@ fn a_new_ledger_is_private_and_keeps_its_id() {
         id
     );
     assert_ne!(World::new().ledger.id(), id);
-    let names: Vec<_> = fs::read_dir(world.dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(names, ["ledger.redb"]);
+    assert_eq!(names(world.dir.path()), ["ledger.redb", "ledger.redb.id"]);
     let _grant = world.up(&request("me", "r1"));
     assert_eq!(
         fs::metadata(world.dir.path().join("ops")).unwrap().mode() & 0o777,
@@ -256,6 +253,7 @@ fn a_ledger_that_was_replaced_is_not_written() {
         .write(|tx| tx.append_event(None, None, "note", None))
         .unwrap_err();
     assert_eq!(kind(&gone), "unavailable");
+    fs::remove_file(kept(&world.path())).unwrap();
     let fresh = world.other(|_| {});
     assert_ne!(fresh.id(), world.ledger.id());
     let replaced = world
@@ -284,7 +282,68 @@ fn what_a_creation_that_was_killed_left_is_no_hindrance() {
     let dir = tempfile::tempdir().unwrap();
     file(dir.path(), ".ledger.redb.new", b"half of a ledger");
     Ledger::open(&dir.path().join("ledger.redb"), Options::new()).unwrap();
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(names(dir.path()), ["ledger.redb", "ledger.redb.id"]);
+}
+
+/// The file that keeps the id.
+fn kept(ledger: &Path) -> std::path::PathBuf {
+    ledger.with_file_name("ledger.redb.id")
+}
+
+/// Sandboxes bear its id: if it were another one, nobody would look for them any more.
+#[test]
+fn a_ledger_that_is_made_anew_has_the_id_of_the_one_before() {
+    let world = World::new();
+    let (path, id) = (world.path(), world.ledger.id().to_owned());
+    assert_eq!(fs::metadata(kept(&path)).unwrap().mode() & 0o777, 0o600);
+    fs::rename(&path, world.dir.path().join("aside")).unwrap();
+    assert_eq!(world.other(|_| {}).id(), id);
+    // One that was written by an older version, or brought from elsewhere, has it put there when it is opened.
+    let elsewhere = World::new();
+    fs::copy(elsewhere.path(), &path).unwrap();
+    assert_eq!(world.other(|_| {}).id(), elsewhere.ledger.id());
+    fs::remove_file(&path).unwrap();
+    assert_eq!(world.other(|_| {}).id(), elsewhere.ledger.id());
+}
+
+#[test]
+fn an_id_that_can_not_be_trusted_is_not_taken_and_a_ledger_puts_it_right() {
+    let world = World::new();
+    world.ledger.close();
+    let (path, file) = (world.path(), kept(&world.path()));
+    let good = fs::read(&file).unwrap();
+    let aside = world.dir.path().join("aside");
+    let mut flipped = good.clone();
+    flipped[9] ^= 1;
+    let spoil: [&dyn Fn(); 6] = [
+        &|| fs::write(&file, b"").unwrap(),
+        &|| fs::write(&file, &good[..20]).unwrap(),
+        &|| fs::write(&file, &flipped).unwrap(),
+        &|| mode(&file, 0o622),
+        &|| {
+            fs::rename(&file, &aside).unwrap();
+            symlink(&aside, &file).unwrap();
+        },
+        &|| {
+            fs::rename(&file, &aside).unwrap();
+            fs::hard_link(&aside, &file).unwrap();
+        },
+    ];
+    for (number, spoil) in spoil.into_iter().enumerate() {
+        spoil();
+        let ledger = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let error = Ledger::open(&path, Options::new()).unwrap_err();
+        assert_eq!(hindrance(&error), Some(Hindrance::KeptId), "{number}");
+        assert!(!path.exists(), "{number}");
+        fs::write(&path, ledger).unwrap();
+        mode(&path, 0o600);
+        Ledger::open(&path, Options::new()).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), good, "{number}");
+        assert!(fs::symlink_metadata(&file).unwrap().is_file(), "{number}");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        drop(fs::remove_file(&aside));
+    }
 }
 
 #[test]

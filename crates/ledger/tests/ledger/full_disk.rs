@@ -47,7 +47,7 @@ fn append(ledger: &Ledger, number: u64) -> Result<u64, LedgerError> {
     ledger.write(|tx| tx.append_event(None, None, "filled", Some(&reason)))
 }
 
-fn hindrance(error: &LedgerError) -> Option<Hindrance> {
+pub(crate) fn hindrance(error: &LedgerError) -> Option<Hindrance> {
     if let LedgerError::OutcomeUnknown { source } = error {
         return hindrance(source);
     }

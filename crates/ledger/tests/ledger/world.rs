@@ -248,3 +248,13 @@ pub(crate) fn kind(error: &LedgerError) -> &'static str {
         LedgerError::OutcomeUnknown { .. } => "outcome_unknown",
     }
 }
+
+/// The names of what is in a directory.
+pub(crate) fn names(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}

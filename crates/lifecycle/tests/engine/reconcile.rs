@@ -766,3 +766,24 @@ async fn a_session_that_waits_for_its_user_is_advanced_when_its_sandbox_is_gone(
         world.assert_sound("one");
     }
 }
+
+/// A ledger that is made anew in the place of one that was lost looks after the sandboxes of that one.
+#[tokio::test]
+async fn the_sandboxes_of_a_ledger_that_was_lost_are_saved_and_then_destroyed() {
+    let mut world = world();
+    world.ready("one").await;
+    let sandbox = world.session("one").sandbox_id;
+    world
+        .fake
+        .workspace_write(&sandbox, "work.txt", b"precious");
+    let path = world.ledger_path();
+    std::fs::remove_file(&path).unwrap();
+    world.engine.ledger = Ledger::open(&path, Options::new()).unwrap();
+    assert_eq!(only(&world).await.finding, Finding::Orphan);
+    let files = world.fake.objects().remove(0).files.unwrap();
+    assert_eq!(files["work.txt"], b"precious");
+    world.engine.limits.quarantine = Duration::ZERO;
+    assert!(only(&world).await.done);
+    assert!(world.fake.sandboxes().is_empty());
+    world.fake.assert_no_violations();
+}
