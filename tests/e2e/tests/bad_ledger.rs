@@ -197,7 +197,7 @@ fn what_is_damaged_is_repaired_or_goes_aside() {
     }
     for (bytes, left, what) in [
         (flipped, 0, "a flipped bit wherever the session is named"),
-        (zeroed, 0, "zeroed pages"),
+        (zeroed, 1, "zeroed pages, that of its id too"),
         (whole[..whole.len() / 2].to_vec(), 0, "half of it"),
         (whole[..4096].to_vec(), 0, "its first page"),
         (unlisted, 1, "a zeroed page of an index"),
