@@ -9,7 +9,9 @@ use crate::tables::{
     ATTEMPTS, BY_OWNER, EVENTS, Key, LEASES, META, NAMES, OPERATIONS, RECEIPTS, REQUESTS,
     SESSION_EVENTS, SESSION_OPERATIONS, SESSIONS, TRANSITIONS, last_number,
 };
-use crate::{Event, Ledger, LedgerError, Liveness, SessionRecord, SessionSummary, Snapshot, Tx};
+use crate::{
+    Event, Ledger, LedgerError, Liveness, SessionRecord, SessionSummary, Snapshot, State, Tx,
+};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -123,10 +125,12 @@ impl Snapshot<'_> {
 
     /// Whether nobody may still need an ended session.
     fn may_go(&self, session: &SessionRecord) -> Result<bool, LedgerError> {
-        let stored = session.durable_object_id.is_some() || session.persist_generation > 0;
+        // Without an object there was nothing to store, or, where the session has failed, it was given up.
+        let needs_no_object = session.durable_object_id.is_none()
+            && (session.state == State::Failed || session.persist_generation == 0);
         let is_safe = session.state.is_terminal()
             && !session.destroy_pending
-            && (session.persistence_verified || !stored);
+            && (session.persistence_verified || needs_no_object);
         if !is_safe || !self.open_operations_of(&session.session_id)?.is_empty() {
             return Ok(false);
         }

@@ -2,7 +2,7 @@
 
 use crate::upkeep::exported;
 use crate::world::{World, named, options_of, request};
-use alpine_ledger::{Admission, Depth, Retained, Retention, SessionId, State, check};
+use alpine_ledger::{Admission, Depth, Retained, Retention, SessionId, State, Tx, check};
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -109,6 +109,31 @@ fn a_session_goes_with_all_its_rows_and_its_request() {
     // The same request is a new one: nothing is left that it could be mistaken for.
     let again = world.admit(&named("me", "old", "other"));
     assert!(matches!(again, Admission::Run(_)), "{again:?}");
+    sound(&world);
+}
+
+#[test]
+fn a_session_whose_workspace_was_given_up_goes_and_one_with_an_unverified_object_never() {
+    let world = World::new();
+    let attempted = |request_id: &str, object: Option<&str>| {
+        let id = world.session_in(&request("me", request_id), State::Failed);
+        let version = world.session(&id).version;
+        let change = |tx: &mut Tx<'_>| {
+            tx.compare_and_swap(&id, version, |session| {
+                session.persist_generation = 2;
+                session.durable_object_id = object.map(str::to_owned);
+            })
+        };
+        world.ledger.write(change).unwrap();
+        id
+    };
+    let given_up = attempted("given up", None);
+    let unverified = attempted("unverified", Some("obj_1"));
+    world.clock.advance(DAY * 89);
+    assert_eq!(retain(&world, 10).sessions, 0);
+    world.clock.advance(DAY * 2);
+    assert_eq!(retain(&world, 10).sessions, 1);
+    assert!(!there(&world, &given_up) && there(&world, &unverified));
     sound(&world);
 }
 
