@@ -193,12 +193,14 @@ fn begin(
         Acquired::Resume(grant) => (grant, true),
         Acquired::Wait(lease) => return Ok(Answer::Wait(session.session_id.clone(), lease)),
     };
+    if plan == DownPlan::Discard {
+        grant.session = give_up(tx, &grant)?;
+    }
     let reason = reason.unwrap_or_else(|| "down".to_owned());
     let state = match plan {
         DownPlan::Close => Some(State::Stopping),
         DownPlan::RetryPersist => Some(State::Persisting),
         DownPlan::CleanUp if session.state != State::Failing => Some(State::Failing),
-        DownPlan::Discard if session.state == State::CleanupFailed => Some(State::Failing),
         DownPlan::CleanUp
         | DownPlan::CarryOn
         | DownPlan::Discard
@@ -214,6 +216,17 @@ fn begin(
         })?;
     }
     Ok(Answer::Go(Box::new(grant), plan, resumed))
+}
+
+/// That the workspace was given up is recorded before it is deleted: whoever carries this on can't save it any more.
+fn give_up(tx: &mut Tx<'_>, grant: &Grant) -> Result<SessionRecord, LedgerError> {
+    let reason = "the workspace was discarded";
+    if grant.session.state == State::CleanupFailed {
+        tx.transition(&grant.token, State::Failing, reason, |_| {})?;
+    }
+    tx.transition(&grant.token, State::Failed, reason, |session| {
+        session.destroy_pending = true
+    })
 }
 
 /// The workspace's digest, which gives it up: the staged snapshot's, or one of the session's own where none was staged.

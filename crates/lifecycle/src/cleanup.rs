@@ -32,7 +32,7 @@ impl Engine {
     /// Cleans up in `failing`, and ends the operation with the failure that led there.
     pub(crate) async fn end_failed_up(&self, mut held: Held, failure: Failure) -> Failure {
         let failure = failure.in_operation(&held.operation.operation_id);
-        match self.clean_up(&mut held, true).await {
+        match self.clean_up(&mut held).await {
             Ok(()) => {
                 let record = failure.to_record(&self.redactor);
                 self.end_cleaned(held, "cleaned up", Outcome::Failed(record))
@@ -102,9 +102,9 @@ impl Engine {
     }
 
     /// Saves what may be work, then destroys the sandbox. It has time of its own: a failed `up` may have used up its own.
-    pub(crate) async fn clean_up(&self, held: &mut Held, save: bool) -> Result<(), StepEnd> {
+    pub(crate) async fn clean_up(&self, held: &mut Held) -> Result<(), StepEnd> {
         held.deadline = Instant::now() + self.limits.down;
-        if save && held.session.agent_started && !held.session.persistence_verified {
+        if held.session.agent_started && !held.session.persistence_verified {
             self.rescue(held).await?;
         }
         self.destroy(held).await

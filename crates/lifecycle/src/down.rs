@@ -62,7 +62,6 @@ pub struct DownOutcome {
 enum End {
     Destroyed,
     Undestroyed(ErrorRecord),
-    Discarded,
 }
 
 impl Engine {
@@ -112,15 +111,11 @@ impl Engine {
 
     async fn carry_down(&self, mut held: Held, plan: DownPlan) -> Result<DownOutcome, Failure> {
         let done = match plan {
-            DownPlan::CleanUp => return self.clean_down(held, true).await,
-            // What could not be saved of a failed `up` is given up.
-            DownPlan::Discard if held.session.state == State::Failing => {
-                return self.clean_down(held, false).await;
-            }
-            DownPlan::Discard => self.discard(&mut held).await,
+            DownPlan::CleanUp => return self.clean_down(held).await,
             DownPlan::Close
             | DownPlan::CarryOn
             | DownPlan::RetryPersist
+            | DownPlan::Discard
             | DownPlan::Destroy
             | DownPlan::Refuse
             | DownPlan::Replay => self.close(&mut held).await,
@@ -187,18 +182,13 @@ impl Engine {
         }
         match self.destroy(held).await {
             Ok(()) => Ok(End::Destroyed),
-            // The work is safe: what is left to delete waits for the next `down`.
+            // The work is safe, or was given up: what is left to delete waits for the next `down`.
             Err(StepEnd::Failed(failure, _)) => {
                 let failure = failure.next(format!("alpine down {}", held.session.session_id));
                 Ok(End::Undestroyed(failure.to_record(&self.redactor)))
             }
             Err(stopped) => Err(stopped),
         }
-    }
-
-    async fn discard(&self, held: &mut Held) -> Result<End, StepEnd> {
-        self.destroy(held).await?;
-        Ok(End::Discarded)
     }
 
     /// What became of the sandbox, and the end of the operation: one transaction, so that neither is there without the other.
@@ -210,10 +200,6 @@ impl Engine {
                 End::Undestroyed(error) => {
                     tx.update(token, |session| session.last_error = Some(error))
                 }
-                End::Discarded => {
-                    let reason = "the workspace was discarded";
-                    tx.transition(token, State::Failed, reason, |_| {})
-                }
             }?;
             let outcome = outcome(&session, Some(&operation));
             let result = serde_json::to_value(&outcome).unwrap_or_default();
@@ -224,8 +210,8 @@ impl Engine {
     }
 
     /// Cleans up what an `up` left; the session ends `failed`.
-    async fn clean_down(&self, mut held: Held, save: bool) -> Result<DownOutcome, Failure> {
-        match self.clean_up(&mut held, save).await {
+    async fn clean_down(&self, mut held: Held) -> Result<DownOutcome, Failure> {
+        match self.clean_up(&mut held).await {
             Ok(()) => {
                 let ended = DownOutcome {
                     state: State::Failed,
@@ -282,14 +268,8 @@ impl Engine {
                 Some(State::StoppedUnpersisted),
                 format!("alpine down {id} --retry-persist"),
             ),
-            // A discard whose destroy failed: the state still holds.
-            _ => (
-                None,
-                format!(
-                    "alpine down {id} --discard {}",
-                    discard_digest(&held.session)
-                ),
-            ),
+            // Nothing else can fail: the state still holds.
+            _ => (None, format!("alpine down {id}")),
         };
         let failure = failure.next(next);
         let record = failure.to_record(&self.redactor);

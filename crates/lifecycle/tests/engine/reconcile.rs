@@ -787,3 +787,29 @@ async fn the_sandboxes_of_a_ledger_that_was_lost_are_saved_and_then_destroyed() 
     assert!(world.fake.sandboxes().is_empty());
     world.fake.assert_no_violations();
 }
+
+#[tokio::test]
+async fn a_discard_that_was_cut_short_is_finished() {
+    for kind in [ErrorKind::Io, ErrorKind::TooLarge] {
+        let world = world();
+        world.ready("one").await;
+        world.fake.fault("persist", Fault::Error(kind), 1);
+        world.down("one").await.unwrap_err();
+        let refused = world.down("one").await.unwrap_err();
+        let request = DownRequest {
+            discard: refused.cause.rsplit(' ').next().map(str::to_owned),
+            ..down_request(id("one").as_str())
+        };
+        world.fake.allow_loss(&world.session("one").sandbox_id);
+        world.fake.fault("destroy", Fault::LostReplyHang, 1);
+        let engine = world.engine.clone();
+        let discarding = tokio::spawn(async move { engine.down(request).await });
+        world.until(|| world.fake.sandboxes().is_empty()).await;
+        discarding.abort();
+        let _ = discarding.await;
+        let found = world.engine.reconcile(all_mine()).await.unwrap();
+        assert!(found.iter().all(|one| one.done), "{found:#?}");
+        assert_eq!(world.state("one"), Some(State::Failed));
+        world.assert_sound("one");
+    }
+}
