@@ -319,12 +319,14 @@ fn digest(text: &str) -> String {
 
 /// Whether a step failed because the sandbox, or its workspace, is provably gone.
 fn gone(end: &StepEnd) -> bool {
+    matches!(end, StepEnd::Failed(_, kind) if is_gone(*kind))
+}
+
+/// Whether an error says that the sandbox, or its workspace, is provably gone.
+pub(crate) fn is_gone(kind: ErrorKind) -> bool {
     matches!(
-        end,
-        StepEnd::Failed(
-            _,
-            ErrorKind::NotFound | ErrorKind::Destroyed | ErrorKind::WorkspaceLost
-        )
+        kind,
+        ErrorKind::NotFound | ErrorKind::Destroyed | ErrorKind::WorkspaceLost
     )
 }
 

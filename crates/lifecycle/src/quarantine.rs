@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::payload::Payload;
+use crate::persist::is_gone;
 use crate::reconcile::{Finding, ReconcileRequest, Reconciled};
 use crate::{ErrorCode, Failure};
 use alpine_ledger::{OperationLock, QuarantineRecord, SessionId, SessionRecord, Timestamp};
@@ -120,35 +121,53 @@ impl Engine {
         sandbox: &ListedSandbox,
     ) -> Result<bool, Failure> {
         let look = self.look(&record.provider, sandbox, record.found_at)?;
-        let staged = self.capture_stray(&look).await?;
+        let Some(staged) = self.capture_stray(&look).await? else {
+            return self.destroy_stray(record, &look).await;
+        };
         record.durable_object_id = Some(self.store_stray(&look, staged).await?);
         self.note(record).await?;
         // Nothing is deleted at the first look.
         Ok(false)
     }
 
-    /// Destroys it, once the grace period is over and a second look has found it still unowned. Work that came after it was
-    /// saved, or that can't be read back any more, is saved first.
+    /// Destroys it at a look after the grace period that has found it still unowned. Work that came after it was saved, or
+    /// that can't be read back any more, is saved first.
     async fn reap(
         &self,
         mut record: QuarantineRecord,
         saved: &str,
         sandbox: &ListedSandbox,
     ) -> Result<bool, Failure> {
-        let now = self.now();
-        if now.since(record.found_at) < self.limits.quarantine {
+        if self.is_in_grace(&record) {
             return Ok(false);
         }
-        let look = self.look(&record.provider, sandbox, now)?;
-        let staged = self.capture_stray(&look).await?;
-        let saved = self.read_saved(&look, saved).await.ok();
-        let saved = saved.and_then(|saved| saved.snapshot);
-        if saved.is_none_or(|saved| saved.digest != staged.digest) {
-            record.durable_object_id = Some(self.store_stray(&look, staged).await?);
-            self.note(record.clone()).await?;
+        let look = self.look(&record.provider, sandbox, self.now())?;
+        if let Some(staged) = self.capture_stray(&look).await? {
+            let saved = self.read_saved(&look, saved).await.ok();
+            let saved = saved.and_then(|saved| saved.snapshot);
+            if saved.is_none_or(|saved| saved.digest != staged.digest) {
+                record.durable_object_id = Some(self.store_stray(&look, staged).await?);
+                self.note(record.clone()).await?;
+            }
+        }
+        self.destroy_stray(record, &look).await
+    }
+
+    fn is_in_grace(&self, record: &QuarantineRecord) -> bool {
+        self.now().since(record.found_at) < self.limits.quarantine
+    }
+
+    /// Destroys one in which nothing is left that is not saved, unless the grace period is not over.
+    async fn destroy_stray(
+        &self,
+        mut record: QuarantineRecord,
+        look: &Look<'_>,
+    ) -> Result<bool, Failure> {
+        if self.is_in_grace(&record) {
+            return Ok(false);
         }
         let request = DestroyRequest {
-            sandbox_id: sandbox.sandbox_id.clone(),
+            sandbox_id: look.sandbox.sandbox_id.clone(),
         };
         self.within("destroy", look.provider.destroy(&look.call, request))
             .await?;
@@ -157,21 +176,24 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends all that runs in it, and captures it.
-    async fn capture_stray(&self, look: &Look<'_>) -> Result<StagedSnapshot, Failure> {
+    /// Ends all that runs in it, and captures it; none where its workspace is provably gone, as after a destroy that was cut
+    /// short.
+    async fn capture_stray(&self, look: &Look<'_>) -> Result<Option<StagedSnapshot>, Failure> {
         let sandbox_id = look.sandbox.sandbox_id.clone();
         let stop = StopRequest {
             sandbox_id: sandbox_id.clone(),
             grace_ms: u64::try_from(self.limits.grace.as_millis()).unwrap_or(u64::MAX),
         };
-        self.within("stop", look.provider.stop(&look.call, stop))
-            .await?;
+        let stopped = unless_gone(look.provider.stop(&look.call, stop));
+        if self.within("stop", stopped).await?.is_none() {
+            return Ok(None);
+        }
         let capture = CaptureRequest {
             sandbox_id,
             generation: look.generation(),
         };
-        self.within("capture", look.provider.capture(&look.call, capture))
-            .await
+        let captured = unless_gone(look.provider.capture(&look.call, capture));
+        self.within("capture", captured).await
     }
 
     /// Writes what was captured as a durable object, and reads it back; the object's id.
@@ -242,5 +264,15 @@ impl Engine {
         let limit = self.limits.persist + self.limits.grace;
         self.answer(step, limit, ErrorCode::CleanupFailed, asked)
             .await
+    }
+}
+
+/// An answer; none where it is that the sandbox, or its workspace, is provably gone.
+async fn unless_gone<T>(
+    asked: impl Future<Output = Result<T, ProviderError>>,
+) -> Result<Option<T>, ProviderError> {
+    match asked.await {
+        Err(error) if is_gone(error.kind) => Ok(None),
+        answered => answered.map(Some),
     }
 }

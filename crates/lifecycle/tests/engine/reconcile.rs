@@ -468,6 +468,31 @@ async fn a_stray_sandbox_is_saved_and_destroyed_only_at_a_second_look() {
 }
 
 #[tokio::test]
+async fn a_stray_sandbox_in_which_nothing_is_left_to_save_is_destroyed() {
+    for is_saved in [true, false] {
+        let mut world = world();
+        let own = world.engine.ledger.id().to_owned();
+        let name = stray(&world, &own, "sbx_stray").await;
+        if is_saved {
+            assert_eq!(only(&world).await.error, None);
+            world.engine.limits.quarantine = Duration::ZERO;
+            world.fake.fault("destroy", Fault::Partial, 1);
+            assert!(only(&world).await.error.is_some());
+        } else {
+            world.fake.lose_workspace(&name);
+            let found = only(&world).await;
+            assert_eq!((found.done, found.error), (false, None), "not yet");
+            world.engine.limits.quarantine = Duration::ZERO;
+        }
+        let found = only(&world).await;
+        assert_eq!((found.done, found.error), (true, None), "{is_saved}");
+        assert!(world.fake.sandboxes().is_empty());
+        assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+        world.fake.assert_no_violations();
+    }
+}
+
+#[tokio::test]
 async fn what_was_written_to_a_stray_sandbox_since_it_was_saved_is_saved_too() {
     for lost in [false, true] {
         let mut world = world();
