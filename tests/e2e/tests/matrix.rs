@@ -6,21 +6,25 @@
 //!
 //! Nothing here names a step or a method: an undisturbed run tells how often an operation commits and what it calls. A
 //! fixed sample is played by default, and all of it with `ALPINE_MATRIX=all`; `ALPINE_MATRIX=2/8` is the second of eight
-//! parts, and `ALPINE_MATRIX_SEED` draws another sample.
+//! parts, anything else is a part of the names of the points that are played, and `ALPINE_MATRIX_SEED` draws another sample.
 
 mod hosted;
 mod invariants;
 mod local;
 mod plan;
 mod play;
+mod reader;
 mod report;
+mod scenes;
 mod stage;
+mod stand;
 
 use alpine_lifecycle::Step;
 use alpine_provider_api::Method;
 use hosted::{Fake, Library};
-use plan::{Point, Scene};
+use plan::Point;
 use play::{Played, play};
+use scenes::Traced;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZero;
@@ -38,35 +42,36 @@ struct Size {
 }
 
 /// Which part of all points is played.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Sample(u64),
     All,
     /// One of so many parts.
     Of(usize, usize),
+    /// Those whose name holds this text.
+    Named(String),
 }
 
 impl Part {
     fn asked() -> Self {
-        let number = |text: &str| text.parse::<usize>().expect("a number in `ALPINE_MATRIX`");
-        let seed = std::env::var("ALPINE_MATRIX_SEED").ok();
         match std::env::var("ALPINE_MATRIX").ok().as_deref() {
-            None => Part::Sample(seed.map_or(1, |seed| seed.parse().expect("a seed"))),
+            None => Part::Sample(seed()),
             Some("all") => Part::All,
-            Some(part) => {
-                let (one, of) = part
-                    .split_once('/')
-                    .expect("`all`, or a part such as `2/8`");
-                Part::Of(number(one) - 1, number(of))
+            Some(text) => {
+                let numbers = text.split_once('/').and_then(|(one, of)| {
+                    let one = one.parse::<usize>().ok()?.checked_sub(1)?;
+                    Some(Part::Of(one, of.parse().ok()?))
+                });
+                numbers.unwrap_or_else(|| Part::Named(text.to_owned()))
             }
         }
     }
 
-    /// The points of this part, in an order that spreads the slow ones.
+    /// The points of this part, in an order that spreads the slow ones. A sample has one of each scene.
     fn of(self, mut points: Vec<Point>, sample: usize) -> Vec<Point> {
-        let seed = match self {
-            Part::Sample(seed) => seed,
-            Part::All | Part::Of(..) => 0,
+        let seed = match &self {
+            Part::Sample(seed) => *seed,
+            Part::All | Part::Of(..) | Part::Named(_) => 0,
         };
         points.sort_by_cached_key(|point| {
             let mut hasher = DefaultHasher::new();
@@ -74,14 +79,25 @@ impl Part {
             hasher.finish()
         });
         match self {
-            Part::Sample(_) => points.truncate(sample),
+            Part::Sample(_) => {
+                let mut scenes = BTreeSet::new();
+                points.sort_by_cached_key(|point| !scenes.insert(point.scene.to_string()));
+                points.truncate(sample.max(scenes.len()));
+            }
             Part::All => {}
+            Part::Named(name) => points.retain(|point| point.to_string().contains(&name)),
             Part::Of(one, of) => {
                 points = points.into_iter().skip(one).step_by(of).collect();
             }
         }
         points
     }
+}
+
+/// What samples are drawn by.
+fn seed() -> u64 {
+    let asked = std::env::var("ALPINE_MATRIX_SEED").ok();
+    asked.map_or(1, |seed| seed.parse().expect("a seed"))
 }
 
 /// Whether tests of many processes are run at their full size.
@@ -126,13 +142,13 @@ fn crash_matrix_of_a_hosted_provider() {
 }
 
 fn play_all(fake: &Fake, size: Size) {
-    let scenes = plan::scenes(fake);
-    let traced: Vec<Scene> = in_parallel(&scenes, Scene::traced);
+    let traced = scenes::traced(fake);
     assert_steps_and_methods_are_struck(&traced);
-    let points: Vec<Point> = traced.iter().flat_map(Scene::points).collect();
+    let points: Vec<Point> = traced.iter().flat_map(Traced::points).collect();
     assert!(points.len() >= size.least, "only {} points", points.len());
     let part = Part::asked();
     let points = part.of(points, size.sample);
+    println!("{} scenes, {} points", traced.len(), points.len());
     let begun = std::time::Instant::now();
     let played: Vec<Played> = in_parallel(&points, play);
     report::tell(fake, &played, begun.elapsed());
@@ -146,15 +162,15 @@ fn play_all(fake: &Fake, size: Size) {
 }
 
 /// Every step is done by a scene whose calls and commits are struck; every method is called by one, unless no operation does.
-fn assert_steps_and_methods_are_struck(scenes: &[Scene]) {
-    let steps: BTreeSet<&str> = scenes.iter().flat_map(Scene::steps).collect();
+fn assert_steps_and_methods_are_struck(scenes: &[Traced]) {
+    let steps: BTreeSet<&str> = scenes.iter().flat_map(Traced::steps).collect();
     for step in Step::ALL {
         assert!(
             steps.contains(step.as_str()),
             "no scene does the step `{step}`"
         );
     }
-    let methods: BTreeSet<&str> = scenes.iter().flat_map(Scene::methods).collect();
+    let methods: BTreeSet<&str> = scenes.iter().flat_map(Traced::methods).collect();
     for method in Method::ALL {
         let name = method.to_string();
         assert!(

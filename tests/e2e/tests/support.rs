@@ -282,12 +282,21 @@ struct Stream {
 impl Running {
     /// Starts it. Both of its streams are read from the beginning.
     pub(crate) fn start(mut command: Command) -> Self {
+        Self::of(&mut command)
+    }
+
+    /// The same, of a command that may be run again.
+    pub(crate) fn of(command: &mut Command) -> Self {
         command.stdin(Stdio::null());
-        Self::start_fed(command)
+        Self::spawn(command)
     }
 
     /// Starts it with the standard input that it was given.
     pub(crate) fn start_fed(mut command: Command) -> Self {
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let stdout = read(child.stdout.take().expect("a pipe"));

@@ -1,8 +1,9 @@
 //! What holds after every blow.
 
-use super::stage::{SECRETS, Stage, session_id};
+use super::reader::Read;
+use super::stage::{SECRETS, Stage, ledger, session_id};
 use alpine_ledger::{OperationState, SessionRecord, State};
-use alpine_testkit::Output;
+use alpine_testkit::{Output, TestEnv};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,15 @@ use std::time::Duration;
 
 /// How long a `list` or a `status` may take, whatever else runs: it waits for nobody, so this is for a machine that has far
 /// more to do than it can.
-const READ: Duration = Duration::from_secs(2);
+pub(super) const READ: Duration = Duration::from_secs(2);
 
 /// What differs from answer to answer though the outcome is the same.
 const FLEETING: [&str; 4] = ["reused", "open_url", "warnings", "next_step"];
 
-/// What the operation answered.
+/// What the request was answered.
 #[derive(Debug)]
 pub(super) struct Answers {
-    /// When it was struck; none where this is the answer of another command.
+    /// When its operation was struck; none where that is not its outcome yet.
     pub(super) struck: Option<Output>,
     /// After the recovery.
     pub(super) retried: Output,
@@ -27,19 +28,17 @@ pub(super) struct Answers {
 }
 
 /// Which invariants do not hold, and why.
-pub(super) fn broken(
-    stage: &mut Stage,
-    answers: &Answers,
-    reads: &[(Output, Duration)],
-) -> Vec<String> {
+pub(super) fn broken(stage: &mut Stage, answers: &Answers, reads: &[Read]) -> Vec<String> {
     let session = stage.session();
+    let said = stage.said.iter();
+    let said = said.flat_map(|output| [output.stdout.as_str(), output.stderr.as_str()]);
     let checks = [
-        ("I1", nothing_is_stuck(stage, session.as_ref())),
+        ("I1", nothing_is_stuck(&stage.env, session.as_ref())),
         ("I2", sandboxes_are_the_ledgers(stage, session.as_ref())),
         ("I3", nothing_is_lost(stage, session.as_ref())),
         ("I4", answers_are_one(answers)),
         ("I5", reads_answer(reads)),
-        ("I6", no_secret_is_told(stage)),
+        ("I6", no_secret_is_told(said, stage.env.root())),
     ];
     let mut problems = Vec::new();
     for (name, check) in checks {
@@ -71,7 +70,10 @@ pub(super) fn left_by_recovery(stage: &Stage) -> Option<String> {
 }
 
 /// I1: no transient state without a live holder; and nobody holds anything, since nobody works.
-fn nothing_is_stuck(stage: &Stage, session: Option<&SessionRecord>) -> Result<(), String> {
+pub(super) fn nothing_is_stuck(
+    env: &TestEnv,
+    session: Option<&SessionRecord>,
+) -> Result<(), String> {
     let Some(session) = session else {
         return Ok(());
     };
@@ -97,7 +99,7 @@ fn nothing_is_stuck(stage: &Stage, session: Option<&SessionRecord>) -> Result<()
             session.state
         ));
     }
-    let (_, (operations, lease)) = stage.ledger(|snapshot| {
+    let (_, (operations, lease)) = ledger(env, |snapshot| {
         let id = session_id();
         Ok((snapshot.operations(&id)?, snapshot.lease(&id)?))
     });
@@ -182,8 +184,18 @@ fn nothing_is_lost(stage: &Stage, session: Option<&SessionRecord>) -> Result<(),
     }
 }
 
+/// Once it is over, nothing of it is left but its verified object.
+pub(super) fn is_not_over(stage: &Stage) -> Option<String> {
+    let session = stage.session()?;
+    let lost = nothing_is_lost(stage, Some(&session)).err();
+    let left = stage.env.fake().sandboxes().into_iter();
+    let left: Vec<_> = left.filter(|one| one.id == session.sandbox_id).collect();
+    let is_left = !session.state.is_terminal() || !left.is_empty();
+    lost.or_else(|| is_left.then(|| format!("it is not over: {session:#?} {left:#?}")))
+}
+
 /// I4: the same request gives the recorded outcome.
-fn answers_are_one(answers: &Answers) -> Result<(), String> {
+pub(super) fn answers_are_one(answers: &Answers) -> Result<(), String> {
     let retried = outcome(&answers.retried)?;
     let again = outcome(&answers.again)?;
     if retried != again {
@@ -191,11 +203,7 @@ fn answers_are_one(answers: &Answers) -> Result<(), String> {
             "the same request was answered otherwise: {retried:#} / {again:#}"
         ));
     }
-    match answers
-        .struck
-        .as_ref()
-        .filter(|first| first.code() == Some(0))
-    {
+    match &answers.struck {
         Some(first) if outcome(first)? != retried => {
             Err("what was answered first is not answered again".to_owned())
         }
@@ -220,13 +228,23 @@ fn outcome(output: &Output) -> Result<Value, String> {
     Ok(document)
 }
 
-/// I5: every `list` and `status` that ran meanwhile has answered in time.
-fn reads_answer(reads: &[(Output, Duration)]) -> Result<(), String> {
-    for (output, took) in reads {
-        let unknown = output.stdout.contains("ERR_SESSION_NOT_FOUND");
-        if output.code() != Some(0) && !unknown {
-            return Err(format!("{output:#?}"));
+/// I5: every `list` and `status` that ran meanwhile has answered in time; and a session that was there stays there.
+pub(super) fn reads_answer(reads: &[Read]) -> Result<(), String> {
+    let mut is_known = false;
+    for Read { output, took } in reads {
+        let unknown = output.stdout.contains("\"ERR_SESSION_NOT_FOUND\"");
+        let document = outcome(output)?;
+        let has = |field: &str| !document[field].is_null();
+        let is_answer = document["schema_version"] == "v1"
+            && match output.code() {
+                Some(0) => has("sessions") || has("state") && has("updated_at"),
+                Some(_) => unknown && !is_known,
+                None => false,
+            };
+        if !is_answer {
+            return Err(format!("no answer: {output:#?}"));
         }
+        is_known |= has("state");
         if *took > READ {
             return Err(format!("it took {took:?}: {output:#?}"));
         }
@@ -235,22 +253,20 @@ fn reads_answer(reads: &[(Output, Duration)]) -> Result<(), String> {
 }
 
 /// I6: no planted secret is anywhere.
-fn no_secret_is_told(stage: &Stage) -> Result<(), String> {
-    let is_in = |bytes: &[u8], secret: &str| {
-        let mut windows = bytes.windows(secret.len());
-        windows.any(|window| window == secret.as_bytes())
-    };
-    for secret in SECRETS {
-        for output in &stage.said {
-            let said = [&output.stdout, &output.stderr];
-            if said.iter().any(|said| said.contains(secret)) {
-                return Err(format!("`{secret}` was told: {output:#?}"));
-            }
+pub(super) fn no_secret_is_told<'a>(
+    said: impl Iterator<Item = &'a str>,
+    root: &Path,
+) -> Result<(), String> {
+    let tells = |text: &str| SECRETS.into_iter().find(|secret| text.contains(secret));
+    for text in said {
+        if let Some(secret) = tells(text) {
+            return Err(format!("`{secret}` was told: {text}"));
         }
-        for file in files(stage.env.root()) {
-            if is_in(&fs::read(&file).unwrap_or_default(), secret) {
-                return Err(format!("`{secret}` is in {}", file.display()));
-            }
+    }
+    for file in files(root) {
+        let bytes = fs::read(&file).unwrap_or_default();
+        if let Some(secret) = tells(&String::from_utf8_lossy(&bytes)) {
+            return Err(format!("`{secret}` is in {}", file.display()));
         }
     }
     Ok(())

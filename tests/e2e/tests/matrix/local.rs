@@ -27,8 +27,8 @@ const CONFIG: &str =
     "[agents.worker]\nargv = ['python3', '-m', 'http.server', '{port}', '--bind', '127.0.0.1']\n";
 
 /// A home with the real provider, and one request.
-struct Place {
-    program: Program,
+pub(super) struct Place {
+    pub(super) program: Program,
     repo: TestRepo,
 }
 
@@ -38,13 +38,16 @@ impl Place {
     }
 
     fn with_limits(limits: &str) -> Self {
-        let program = Program::new();
-        program.configure(&format!("{CONFIG}[limits]\n{limits}\n"));
+        Self::of(Program::new(), &format!("{CONFIG}[limits]\n{limits}\n"))
+    }
+
+    pub(super) fn of(program: Program, config: &str) -> Self {
+        program.configure(config);
         let repo = program.env.git_repo(&[("README.md", "a repository\n")]);
         Self { program, repo }
     }
 
-    fn up(&self) -> Vec<&str> {
+    pub(super) fn up(&self) -> Vec<&str> {
         let path = self.repo.path.to_str().expect("a path of UTF-8");
         let fixed = [
             "up",
@@ -100,7 +103,7 @@ impl Place {
     }
 
     /// Lets alpine recover, which has to succeed; gives what it found.
-    fn reconcile(&self) -> Vec<Value> {
+    pub(super) fn reconcile(&self) -> Vec<Value> {
         let mut found = self.program.json(&["reconcile"]);
         let Value::Array(found) = found["reconciled"].take() else {
             panic!("no list: {found:#}");
@@ -111,7 +114,7 @@ impl Place {
     }
 
     /// What the agent has done is in the object, and nothing is left.
-    fn is_down_with_its_work(&self) {
+    pub(super) fn is_down_with_its_work(&self) {
         let object = restore(&self.program, &self.program.down("it"));
         let work = fs::read_to_string(object.restored.join("workspace/work"));
         assert_eq!(work.expect("the work"), "done");

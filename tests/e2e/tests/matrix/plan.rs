@@ -1,7 +1,6 @@
-//! What is played: scenes, and the points at which each of them is struck.
+//! What is played: an operation from where its session stands, and the point at which it is struck.
 
 use super::hosted::Fake;
-use super::stage::Stage;
 use alpine_e2e::commits::Strike;
 use alpine_provider_api::ErrorKind;
 use alpine_testkit::{Fault, KillPoint};
@@ -12,17 +11,24 @@ use std::fmt;
 pub(super) enum Operation {
     Up,
     TakeOver,
+    /// An `up` that a `down --cancel` ends.
+    CancelledUp,
     Down,
     RetryPersist,
+    Discard,
+    Cancel,
     Reconcile,
 }
 
 impl Operation {
-    pub(super) const ALL: [Operation; 5] = [
+    pub(super) const ALL: [Operation; 8] = [
         Operation::Up,
         Operation::TakeOver,
+        Operation::CancelledUp,
         Operation::Down,
         Operation::RetryPersist,
+        Operation::Discard,
+        Operation::Cancel,
         Operation::Reconcile,
     ];
 
@@ -30,8 +36,11 @@ impl Operation {
         match self {
             Operation::Up => "`up`",
             Operation::TakeOver => "`up` that takes over",
+            Operation::CancelledUp => "`up` that is cancelled",
             Operation::Down => "`down`",
             Operation::RetryPersist => "`down --retry-persist`",
+            Operation::Discard => "`down --discard`",
+            Operation::Cancel => "`down --cancel`",
             Operation::Reconcile => "`reconcile`",
         }
     }
@@ -47,6 +56,16 @@ pub(super) enum Stand {
     UpDied(usize),
     /// Its `down` was.
     DownDied(usize),
+    /// Its `up` hangs in this call.
+    UpHangs(usize),
+    /// Its `up` will hang in this call.
+    UpWillHang(usize),
+    /// Its `up` could not start its agent again, and was killed in this call of its clean-up.
+    CleanUpDied(usize),
+    /// What its agent had written could not be stored in the clean-up.
+    RescueFailed,
+    /// Its payload was too large.
+    PersistFailed,
     /// Its sandbox could not be stopped.
     CloseFailed,
     /// Its `up` failed, and what that left could not be destroyed.
@@ -138,152 +157,93 @@ impl Blow {
     }
 }
 
+/// A call that fails whatever else happens, so that what comes after it is what is done about a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) call: Call,
+    pub(super) kind: ErrorKind,
+}
+
+/// A call of a method, after so many others of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) method: String,
+    pub(super) before: u32,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.before + 1)
+    }
+}
+
 /// Where a blow falls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// The nth commit, from 1.
     Commit(u64),
-    /// A call of this method, after so many others of it.
-    Call(String, u32),
+    Call(Call),
+}
+
+/// An operation, where it begins, and what goes wrong in it anyway.
+#[derive(Clone, Debug)]
+pub(super) struct Scene {
+    pub(super) fake: Fake,
+    pub(super) operation: Operation,
+    pub(super) stand: Stand,
+    pub(super) troubles: Vec<Trouble>,
+}
+
+impl Scene {
+    pub(super) fn new(fake: &Fake, operation: Operation, stand: Stand) -> Self {
+        Self {
+            fake: fake.clone(),
+            operation,
+            stand,
+            troubles: Vec::new(),
+        }
+    }
+
+    /// Whether the operation fails though nothing goes wrong in it.
+    pub(super) fn fails(&self) -> bool {
+        let is_cleaned_up = matches!(self.stand, Stand::CleanUpDied(_));
+        match self.operation {
+            Operation::CancelledUp => true,
+            Operation::TakeOver => is_cleaned_up,
+            Operation::Up
+            | Operation::Down
+            | Operation::RetryPersist
+            | Operation::Discard
+            | Operation::Cancel
+            | Operation::Reconcile => false,
+        }
+    }
+}
+
+impl fmt::Display for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {:?}", self.operation.name(), self.stand)?;
+        for Trouble { call, kind } in &self.troubles {
+            write!(f, ", {call} fails with `{}`", kind.as_str())?;
+        }
+        Ok(())
+    }
 }
 
 /// One blow.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
-    pub(super) fake: Fake,
-    pub(super) operation: Operation,
-    pub(super) stand: Stand,
+    pub(super) scene: Scene,
     pub(super) place: Place,
     pub(super) blow: Blow,
 }
 
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (operation, blow) = (self.operation.name(), self.blow.name());
+        let (scene, blow) = (&self.scene, self.blow.name());
         match &self.place {
-            Place::Commit(at) => {
-                write!(f, "{operation}, {:?}: commit {at}: {blow}", self.stand)
-            }
-            Place::Call(method, after) => {
-                let number = after + 1;
-                write!(
-                    f,
-                    "{operation}, {:?}: {method} {number}: {blow}",
-                    self.stand
-                )
-            }
+            Place::Commit(at) => write!(f, "{scene}: commit {at}: {blow}"),
+            Place::Call(call) => write!(f, "{scene}: {call}: {blow}"),
         }
     }
-}
-
-/// An operation and where it begins; once it was traced, what an undisturbed run of it does.
-#[derive(Clone, Debug)]
-pub(super) struct Scene {
-    fake: Fake,
-    pub(super) operation: Operation,
-    pub(super) stand: Stand,
-    commits: u64,
-    calls: Vec<String>,
-    steps: Vec<String>,
-}
-
-impl Scene {
-    fn new(fake: &Fake, operation: Operation, stand: Stand) -> Self {
-        Self {
-            fake: fake.clone(),
-            operation,
-            stand,
-            commits: 0,
-            calls: Vec::new(),
-            steps: Vec::new(),
-        }
-    }
-
-    /// The same, with what an undisturbed run does.
-    pub(super) fn traced(&self) -> Self {
-        let mut stage = Stage::new(&self.fake, self.stand);
-        let before = stage.env.fake().calls().len();
-        let commits = stage.count_commits(self.operation);
-        let calls = stage.env.fake().calls().split_off(before);
-        Self {
-            commits,
-            calls: calls.into_iter().map(|call| call.method).collect(),
-            steps: stage.steps(),
-            ..self.clone()
-        }
-    }
-
-    pub(super) fn steps(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().map(String::as_str)
-    }
-
-    pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
-        self.calls.iter().map(String::as_str)
-    }
-
-    /// Every blow at every commit and in every call; where only the provider dies, it dies in every call.
-    pub(super) fn points(&self) -> Vec<Point> {
-        let at = |place: &Place, blow: Blow| Point {
-            fake: self.fake.clone(),
-            operation: self.operation,
-            stand: self.stand,
-            place: place.clone(),
-            blow,
-        };
-        let (commits, blows): (u64, &[Blow]) = match self.fake {
-            Fake::CompiledIn => (self.commits, &Blow::ALL),
-            Fake::Hosted(_) => (0, &Blow::KILLS),
-        };
-        let mut points = Vec::new();
-        for number in 1..=commits {
-            let place = Place::Commit(number);
-            points.extend(Strike::ALL.map(|strike| at(&place, Blow::Commit(strike))));
-        }
-        for (index, method) in self.calls.iter().enumerate() {
-            let before = self.calls[..index].iter().filter(|other| *other == method);
-            let place = Place::Call(method.clone(), u32::try_from(before.count()).expect("few"));
-            let blows = blows.iter().filter(|blow| blow.fault().is_some());
-            points.extend(blows.map(|blow| at(&place, *blow)));
-        }
-        points
-    }
-}
-
-/// Every operation, from everywhere it may have to begin.
-pub(super) fn scenes(fake: &Fake) -> Vec<Scene> {
-    let scene = |operation, stand| Scene::new(fake, operation, stand);
-    let up = scene(Operation::Up, Stand::Nothing).traced();
-    let down = scene(Operation::Down, Stand::Ready).traced();
-    // What is asked before anything is recorded leaves nothing: that is where `up` begins anyway.
-    let ups: Vec<Stand> = (0..up.calls.len()).map(Stand::UpDied).collect();
-    let recorded = |stand: &Stand| Stage::new(fake, *stand).session().is_some();
-    let ups: Vec<Stand> = ups.into_iter().filter(recorded).collect();
-    let ups = || ups.iter().copied();
-    let downs = || (0..down.calls.len()).map(Stand::DownDied);
-    let take_over = ups().map(|stand| scene(Operation::TakeOver, stand));
-    let own = [
-        Stand::Ready,
-        Stand::CloseFailed,
-        Stand::CleanupFailed,
-        Stand::DestroyPending,
-        Stand::Gone,
-        Stand::Left,
-    ];
-    let brought_down = own.into_iter().chain(ups()).chain(downs());
-    let found = [
-        Stand::DestroyPending,
-        Stand::Gone,
-        Stand::Left,
-        Stand::Stray,
-        Stand::SavedStray,
-    ];
-    let reconciled = found.into_iter().chain(ups()).chain(downs());
-    let mut scenes = vec![
-        scene(Operation::Up, Stand::Nothing),
-        scene(Operation::RetryPersist, Stand::Unpersisted),
-    ];
-    scenes.extend(take_over);
-    scenes.extend(brought_down.map(|stand| scene(Operation::Down, stand)));
-    scenes.extend(reconciled.map(|stand| scene(Operation::Reconcile, stand)));
-    scenes
 }

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// A row for each operation, a column for each blow.
-fn table(blows: &[Blow], cell: impl Fn(Operation, Option<Blow>) -> String) -> String {
+/// A row for each operation, where nothing else goes wrong and where some call fails anyway; a column for each blow.
+fn table(blows: &[Blow], cell: impl Fn(Row, Option<Blow>) -> Option<String>) -> String {
     let names = blows.iter().map(|blow| match blow {
         Blow::Commit(_) => format!("commit: {}", blow.name()),
         Blow::Error
@@ -23,17 +23,27 @@ fn table(blows: &[Blow], cell: impl Fn(Operation, Option<Blow>) -> String) -> St
     let names: Vec<String> = names.collect();
     let mut table = format!("| operation | {} | all |\n", names.join(" | "));
     table.push_str(&format!("|---|{}\n", "---|".repeat(names.len() + 1)));
-    for operation in Operation::ALL {
-        let cells = blows.iter().map(|blow| cell(operation, Some(*blow)));
-        let cells: Vec<String> = cells.collect();
-        let (name, all) = (operation.name(), cell(operation, None));
-        writeln!(table, "| {name} | {} | {all} |", cells.join(" | ")).expect("a text");
+    let rows = Operation::ALL.map(|operation| [false, true].map(|fails| (operation, fails)));
+    for row in rows.into_iter().flatten() {
+        let Some(all) = cell(row, None) else {
+            continue;
+        };
+        let cells = blows.iter().map(|blow| cell(row, Some(*blow)));
+        let cells: Vec<String> = cells.map(Option::unwrap_or_default).collect();
+        let (name, fails) = (row.0.name(), if row.1 { ", a call fails" } else { "" });
+        writeln!(table, "| {name}{fails} | {} | {all} |", cells.join(" | ")).expect("a text");
     }
     table
 }
 
-fn is_in(point: &Point, operation: Operation, blow: Option<Blow>) -> bool {
-    point.operation == operation && blow.is_none_or(|blow| point.blow == blow)
+/// An operation, and whether some call in it fails whatever strikes.
+type Row = (Operation, bool);
+
+fn is_in(point: &Point, (operation, fails): Row, blow: Option<Blow>) -> bool {
+    let scene = &point.scene;
+    scene.operation == operation
+        && scene.troubles.is_empty() != fails
+        && blow.is_none_or(|blow| point.blow == blow)
 }
 
 /// Prints what came of the points, and what was measured; `docs/reliability.md` has what a run of all of them printed.
@@ -72,12 +82,13 @@ fn told_of_hosted(played: &[Played], took: Duration) -> String {
 
 fn told(blows: &[Blow], played: &[Played], took: Duration) -> String {
     let is_sound = |played: &&Played| played.broken().is_none();
-    let mut text = table(blows, |operation, blow| {
+    let mut text = table(blows, |row, blow| {
         let of = || {
             let all = played.iter();
-            all.filter(|played| is_in(&played.point, operation, blow))
+            all.filter(|played| is_in(&played.point, row, blow))
         };
-        format!("{}/{}", of().filter(is_sound).count(), of().count())
+        let all = of().count();
+        (all > 0).then(|| format!("{}/{all}", of().filter(is_sound).count()))
     });
     let recovery = played.iter().map(|played| played.recovery).max();
     let mut reads: Vec<Duration> = played

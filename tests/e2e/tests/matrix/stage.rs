@@ -1,27 +1,23 @@
 //! A home in which one session stands where a scene begins, and the program in it.
 
 use super::hosted::{Fake, Library};
-use super::plan::{Blow, Operation, Place, Point, Stand};
+use super::plan::{Blow, Call, Operation, Scene, Stand, Trouble};
 use crate::support::{Running, program};
+use alpine_e2e::commits::Strike;
 use alpine_ledger::{Ledger, LedgerError, Options, SessionId, SessionRecord, Snapshot};
-use alpine_provider_api::{
-    BranchName, Call, CommitId, ErrorKind, Meta, ProvisionRequest, RepoUrl, SandboxId,
-    SandboxProvider, SandboxState, SyncRepoRequest,
-};
-use alpine_testkit::{FakeProvider, Fault, KillPoint, Output, TestEnv};
+use alpine_provider_api::SandboxState;
+use alpine_testkit::{Fault, Output, TestEnv};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Secrets that the program is given.
 pub(super) const SECRETS: [&str; 2] = ["planted-in-the-token", "planted-for-the-agent"];
 
-const TIP: &str = "0123456789abcdef0123456789abcdef01234567";
-const REPO: &str = "https://github.com/acme/app.git";
-const STRAY: &str = "sbx_stray";
+pub(super) const TIP: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(super) const REPO: &str = "https://github.com/acme/app.git";
 
 const CONFIG: &str = "[agent]\ndefault = 'worker'\n[agents.worker]\nargv = ['serve', '{port}']\n\
     [ledger]\nlock_timeout = '20s'\n[limits]\nbackoff = '2ms'\n";
@@ -41,153 +37,67 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) env: TestEnv,
-    fake: Fake,
-    /// Where a library of it is loaded.
+    pub(super) scene: Scene,
+    /// Where a library of the fake is loaded.
     isolation: &'static str,
-    stand: Stand,
     /// What must not be lost.
     pub(super) works: Vec<Work>,
     /// All that the program has said.
     pub(super) said: Vec<Output>,
+    /// What gives the workspace up.
+    digest: String,
+    /// The other side of a cancellation, which has not ended yet.
+    pub(super) beside: Option<Running>,
+    /// How often an `up` had committed when it hung.
+    pub(super) hung: Option<u64>,
 }
 
 impl Stage {
-    /// The session stands there; an agent that runs has written something.
-    pub(super) fn new(fake: &Fake, stand: Stand) -> Self {
+    /// The session stands where the scene begins; an agent that runs has written something.
+    pub(super) fn new(scene: &Scene) -> Self {
         let mut stage = Self {
             env: TestEnv::new(),
-            fake: fake.clone(),
+            scene: scene.clone(),
             // On the way there it is the commands that are killed.
             isolation: "in-process",
-            stand,
             works: Vec::new(),
             said: Vec::new(),
+            digest: String::new(),
+            beside: None,
+            hung: None,
         };
         stage.configure("");
         stage.env.fake().plant_secrets(SECRETS);
         stage.go_there();
-        if stand != Stand::Nothing {
+        if !matches!(scene.stand, Stand::Nothing | Stand::UpWillHang(_)) {
             // Whoever opens a ledger first whose writer was killed repairs it, which is a commit: not always the operation.
             stage.session();
         }
         stage.env.fake().clear_faults();
+        if scene.operation == Operation::Discard {
+            stage.give_up();
+        }
         stage.said.clear();
         stage.isolation = "process";
         stage.configure("");
         stage
     }
 
-    fn go_there(&mut self) {
-        match self.stand {
-            Stand::Nothing => {}
-            Stand::Ready => self.ready(),
-            Stand::UpDied(call) => self.die(Operation::Up, call),
-            Stand::DownDied(call) => {
-                self.ready();
-                self.die(Operation::Down, call);
-            }
-            Stand::CloseFailed => self.fail_down("stop"),
-            Stand::Unpersisted => self.fail_down("persist"),
-            Stand::DestroyPending => self.fail_down("destroy"),
-            Stand::CleanupFailed => {
-                self.fault("install", Fault::Error(ErrorKind::InstallFailed));
-                self.fault("destroy", Fault::Error(ErrorKind::Io));
-                self.run(Operation::Up);
-            }
-            Stand::Gone => {
-                self.ready();
-                self.works.clear();
-                let session = self.session().expect("it");
-                self.env.fake().lose_sandbox(&session.sandbox_id);
-            }
-            Stand::Left => {
-                self.ready();
-                self.run(Operation::Down);
-                let session = self.session().expect("it");
-                self.haunt(&session);
-            }
-            Stand::Stray => self.stray(),
-            Stand::SavedStray => {
-                self.stray();
-                self.run(Operation::Reconcile);
-                self.env.clock().advance(Duration::from_secs(61 * 60));
-            }
+    /// The user does not want the work, and was told how to say so.
+    fn give_up(&mut self) {
+        if self.scene.stand != Stand::RescueFailed {
+            self.run(Operation::Down);
         }
-    }
-
-    fn ready(&mut self) {
-        let up = self.run(Operation::Up);
-        assert_eq!(up.code(), Some(0), "{up:#?}");
-        self.work();
-    }
-
-    /// Kills an operation in its nth call. An `up` is left alone then until it counts as abandoned.
-    fn die(&mut self, operation: Operation, nth: usize) {
-        let passes = u32::try_from(nth).expect("few calls");
-        self.let_pass("*", passes);
-        self.fault("*", Fault::KillCaller(KillPoint::After));
-        let killed = self.run(operation);
-        assert_eq!(killed.code(), None, "{killed:#?}");
-        self.work();
-        self.env.clock().advance(Duration::from_secs(16 * 60));
-    }
-
-    fn fail_down(&mut self, method: &str) {
-        self.ready();
-        self.fault(method, Fault::Error(ErrorKind::Io));
-        self.run(Operation::Down);
-    }
-
-    /// A sandbox that no session owns, beside one that is stopped.
-    fn stray(&mut self) {
-        self.ready();
-        self.run(Operation::Down);
-        self.appear(STRAY, "ses_unknown");
-        self.write(STRAY);
-    }
-
-    /// Brings the sandbox of a session that has ended back, as a provider might that forgot its destroy.
-    fn haunt(&self, session: &SessionRecord) {
-        let tombs = self.env.fake_directory().join("tombstones");
-        fs::remove_file(tombs.join(&session.sandbox_id)).expect("its tombstone");
-        self.appear(&session.sandbox_id, session.session_id.as_str());
-    }
-
-    /// Makes a sandbox behind the ledger's back.
-    fn appear(&self, sandbox: &str, session: &str) {
-        let provider = FakeProvider::new(self.env.fake_directory());
-        let call = Call::quiet(Meta {
-            operation_id: "op_stray".to_owned(),
-            fence: 1,
-            attempt: 1,
-            deadline_ms: 0,
-            traceparent: None,
+        let told = self.said.iter().rev().find_map(|output| {
+            let (_, told) = output.stdout.split_once("--discard ")?;
+            told.split(|c: char| !c.is_ascii_hexdigit()).next()
         });
-        let sandbox_id = SandboxId::new(sandbox).expect("an id");
-        let provision = ProvisionRequest {
-            sandbox_id: sandbox_id.clone(),
-            ledger_id: self.ledger(|_| Ok(())).0,
-            session_id: session.to_owned(),
-            allow_unsandboxed: true,
-        };
-        let sync = SyncRepoRequest {
-            sandbox_id,
-            repo: RepoUrl::parse(REPO, Path::new("/")).expect("a repository"),
-            branch: BranchName::new("main").expect("a branch"),
-            commit: CommitId::new(TIP).expect("a commit"),
-            credential: None,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        runtime.expect("a runtime").block_on(async {
-            provider
-                .provision(&call, provision)
-                .await
-                .expect("a sandbox");
-            provider
-                .sync_repo(&call, sync)
-                .await
-                .expect("its workspace");
-        });
+        self.digest = told.expect("how to give it up").to_owned();
+        self.works.clear();
+        let sandboxes = self.env.fake().sandboxes();
+        for sandbox in sandboxes {
+            self.env.fake().allow_loss(&sandbox.id);
+        }
     }
 
     /// What every agent that runs goes on to write.
@@ -199,7 +109,7 @@ impl Stage {
         }
     }
 
-    fn write(&mut self, sandbox: &str) {
+    pub(super) fn write(&mut self, sandbox: &str) {
         let number = self.works.len();
         let work = Work {
             sandbox: sandbox.to_owned(),
@@ -212,41 +122,53 @@ impl Stage {
         self.works.push(work);
     }
 
-    fn fault(&self, method: &str, fault: Fault) {
+    pub(super) fn fault(&self, method: &str, fault: Fault) {
         self.env.fake().fault(method, fault, 1);
     }
 
-    fn let_pass(&self, method: &str, calls: u32) {
+    pub(super) fn let_pass(&self, method: &str, calls: u32) {
         if calls > 0 {
             self.env.fake().fault(method, Fault::Delay { ms: 0 }, calls);
         }
     }
 
-    /// Makes the next run meet the blow.
-    pub(super) fn arm(&self, point: &Point) {
-        if point.blow == Blow::Hang {
+    /// Makes the next run meet what goes wrong anyway, and a blow for one call.
+    pub(super) fn arm(&self, troubles: &[Trouble], blow: Option<(&Call, Fault)>) {
+        if let Some((_, Fault::Hang)) = blow {
             self.configure(HASTY);
         }
-        if let (Place::Call(method, before), Some(fault)) = (&point.place, point.blow.fault()) {
-            self.let_pass(method, *before);
-            self.fault(method, fault);
+        if let Stand::UpWillHang(call) = self.scene.stand {
+            self.hang_in(call);
+        }
+        let failing = troubles.iter().map(|trouble| {
+            let fault = Fault::Error(trouble.kind);
+            (&trouble.call, fault)
+        });
+        let mut faults: Vec<(&Call, Fault)> = failing.chain(blow).collect();
+        faults.sort_by_key(|(call, _)| (call.method.clone(), call.before));
+        for (index, (call, fault)) in faults.iter().enumerate() {
+            let last = faults[..index].last();
+            let same = last.filter(|(last, _)| last.method == call.method);
+            let passed = same.map_or(0, |(last, _)| last.before + 1);
+            self.let_pass(&call.method, call.before - passed);
+            self.fault(&call.method, fault.clone());
         }
     }
 
     /// From now on all is well again.
-    pub(super) fn disarm(&self, point: &Point) {
+    pub(super) fn disarm(&self, blow: Blow) {
         self.env.fake().clear_faults();
-        if point.blow == Blow::Hang {
+        if blow == Blow::Hang {
             self.configure("");
         }
-        if let Blow::Jump(ms) = point.blow {
+        if let Blow::Jump(ms) = blow {
             self.env.clock().jump(-ms);
         }
     }
 
     fn configure(&self, limits: &str) {
         let file = self.env.alpine_home().join("config.toml");
-        let (name, table) = match &self.fake {
+        let (name, table) = match &self.scene.fake {
             Fake::CompiledIn => ("fake", String::new()),
             Fake::Hosted(library) => {
                 let state = self.env.fake_directory();
@@ -254,8 +176,11 @@ impl Stage {
             }
         };
         let text = format!("[provider]\ndefault = '{name}'\n{CONFIG}{limits}{table}");
-        fs::write(&file, text).expect("a configuration");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
+        // Whole at once: somebody may be reading it.
+        let fresh = file.with_extension("new");
+        fs::write(&fresh, text).expect("a configuration");
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("its mode");
+        fs::rename(&fresh, &file).expect("a configuration");
     }
 
     /// The program with these arguments, and `--json`.
@@ -267,7 +192,7 @@ impl Stage {
             .env("ALPINE_TEST_TIP", TIP)
             .env("GITHUB_TOKEN", SECRETS[0])
             .env("AGENT_KEY", SECRETS[1]);
-        if let Fake::Hosted(_) = self.fake {
+        if let Fake::Hosted(_) = self.scene.fake {
             // The one that is compiled in is asked by `reconcile` as well: it is another provider, with a state of its own.
             command.env("ALPINE_TEST_FAKE_DIR", self.env.root().join("other"));
         }
@@ -275,36 +200,53 @@ impl Stage {
     }
 
     /// The command line of an operation.
-    pub(super) fn operation(&self, operation: Operation) -> Command {
+    pub(super) fn command_of(&self, operation: Operation) -> Command {
         let session = session_id().to_string();
-        let mut command = match operation {
-            Operation::Up | Operation::TakeOver => {
+        match operation {
+            Operation::Up | Operation::TakeOver | Operation::CancelledUp => {
                 let fixed = ["up", REPO, "--branch", "main", "--no-browser"];
                 let own = ["--client-request-id", "one", "--env", "AGENT_KEY"];
                 self.command(&[&fixed[..], &own[..]].concat())
             }
             Operation::Down => self.command(&["down", &session]),
             Operation::RetryPersist => self.command(&["down", &session, "--retry-persist"]),
+            Operation::Discard => self.command(&["down", &session, "--discard", &self.digest]),
+            Operation::Cancel => self.command(&["down", &session, "--cancel"]),
             Operation::Reconcile => self.command(&["reconcile"]),
-        };
-        command.env("ALPINE_TEST_COMMITS", self.commits_file());
-        command
+        }
     }
 
-    /// Runs an operation to its end.
-    pub(super) fn run(&mut self, operation: Operation) -> Output {
+    /// Starts the scene's operation. One that is cancelled hangs by then, and what cancels it has been started.
+    pub(super) fn start(&mut self, strike: Option<(u64, Strike)>) -> Running {
         let told = fs::remove_file(self.commits_file());
         drop(told);
-        let output = Running::start(self.operation(operation)).wait();
-        self.said.push(output.clone());
-        output
+        let mut command = self.command_of(self.scene.operation);
+        command.env("ALPINE_TEST_COMMITS", self.commits_file());
+        if let Some((at, strike)) = strike {
+            command.env("ALPINE_TEST_STRIKE", format!("{at} {}", strike.name()));
+        }
+        let before = self.env.fake().calls().len();
+        let running = Running::start(command);
+        if self.scene.operation == Operation::CancelledUp {
+            self.wait_until_it_hangs(before);
+            self.hung = self.commits().parse().ok();
+            self.beside = Some(Running::start(self.command_of(Operation::Cancel)));
+        }
+        running
     }
 
-    /// Runs an operation undisturbed, and counts its commits.
-    pub(super) fn count_commits(&mut self, operation: Operation) -> u64 {
-        let output = self.run(operation);
-        assert_eq!(output.code(), Some(0), "{:?}: {output:#?}", self.stand);
-        self.commits().parse().expect("a number")
+    /// Waits for what runs beside the operation.
+    pub(super) fn join(&mut self) -> Option<Output> {
+        let beside = self.beside.take().map(Running::wait);
+        self.said.extend(beside.clone());
+        beside
+    }
+
+    /// Runs an operation to its end, undisturbed.
+    pub(super) fn run(&mut self, operation: Operation) -> Output {
+        let output = Running::start(self.command_of(operation)).wait();
+        self.said.push(output.clone());
+        output
     }
 
     fn commits_file(&self) -> PathBuf {
@@ -321,14 +263,7 @@ impl Stage {
         &self,
         read: impl FnOnce(&Snapshot<'_>) -> Result<T, LedgerError>,
     ) -> (String, T) {
-        let options = Options {
-            clock: Arc::new(self.env.clock().clone()),
-            ..Options::new()
-        };
-        let path = self.env.alpine_home().join("ledger.redb");
-        let ledger = Ledger::open_read(&path, options).expect("a ledger");
-        let value = ledger.read(read).expect("a snapshot");
-        (ledger.id().to_owned(), value)
+        ledger(&self.env, read)
     }
 
     /// The session, if there is one.
@@ -347,4 +282,19 @@ impl Stage {
 /// The session of every scene.
 pub(super) fn session_id() -> SessionId {
     SessionId::derive("tester", "one")
+}
+
+/// The id of the ledger in a home, and what is read of it.
+pub(super) fn ledger<T>(
+    env: &TestEnv,
+    read: impl FnOnce(&Snapshot<'_>) -> Result<T, LedgerError>,
+) -> (String, T) {
+    let options = Options {
+        clock: Arc::new(env.clock().clone()),
+        ..Options::new()
+    };
+    let path = env.alpine_home().join("ledger.redb");
+    let ledger = Ledger::open_read(&path, options).expect("a ledger");
+    let value = ledger.read(read).expect("a snapshot");
+    (ledger.id().to_owned(), value)
 }
