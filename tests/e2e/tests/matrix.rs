@@ -8,6 +8,7 @@
 //! fixed sample is played by default, and all of it with `ALPINE_MATRIX=all`; `ALPINE_MATRIX=2/8` is the second of eight
 //! parts, anything else is a part of the names of the points that are played, and `ALPINE_MATRIX_SEED` draws another sample.
 
+mod breaches;
 mod hosted;
 mod invariants;
 mod local;
