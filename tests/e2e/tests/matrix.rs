@@ -14,6 +14,7 @@ mod invariants;
 mod local;
 mod plan;
 mod play;
+mod random;
 mod reader;
 mod report;
 mod scenes;

@@ -326,6 +326,14 @@ impl Running {
         self.wait()
     }
 
+    /// The same, of one that may have ended by itself.
+    pub(crate) fn kill_if_it_runs(mut self) {
+        if !self.has_ended() {
+            self.signal(rustix::process::Signal::KILL);
+        }
+        let _output = self.wait();
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child's status").is_some()
