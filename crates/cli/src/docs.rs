@@ -51,7 +51,9 @@ pub fn commands() -> String {
 #[must_use]
 pub fn agents() -> String {
     let mut page = "# Agents\n\nAn agent is what answers at a session's address. `alpine up --agent NAME` picks one; `[agent] default` in `config.toml` picks it for good.\n\
-        Without either it is `opencode` where its program is found (on `PATH`, at `[agents.opencode] path`, or at `ALPINE_OPENCODE`), else `page`.\n\n\
+        Without either it is `opencode` where its program is found (on `PATH`, at `[agents.opencode] path`, or at `ALPINE_OPENCODE`), else `page`.\n\
+        For a provider that is not compiled in it is `page`, with a warning that says how to choose: what is installed here says nothing of\n\
+        what its sandboxes have.\n\n\
         | agent | serves | program | asked whether it is ready | to install it |\n|---|---|---|---|---|\n".to_owned();
     let built_in = Agents::built_in().unwrap_or_default();
     for name in built_in.names() {

@@ -58,7 +58,8 @@ fn what_the_agent_did_and_said_in_a_foreign_sandbox_is_kept() {
     .unwrap();
     protect(&file, 0o755);
     program.json(&["provider", "add", shown(&file), "--name", "acme"]);
-    program.configure("[provider]\ndefault = 'acme'\n");
+    // What sandboxes of other providers have is not known: there nothing but the page is taken unasked.
+    program.configure("[provider]\ndefault = 'acme'\n[agent]\ndefault = 'opencode'\n");
     let workspace = does_and_says(&program);
     assert!(workspace.starts_with(program.env.alpine_home().join("providers/acme")));
     program.assert_nothing_left();
