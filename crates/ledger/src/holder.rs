@@ -14,16 +14,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// How many takings of one lease may be unknown here even where the clock was set back.
-const UNKNOWN_TAKINGS: u64 = 1000;
-
-/// A fence above all that a provider may have seen of a session, be it from this ledger or from one that it was
-/// restored from or instead of: nobody takes a lease once in each millisecond, so that the time is above all of them.
-pub(crate) fn fence_above(site: &Site, known: u64) -> u64 {
-    let counted = known.saturating_add(UNKNOWN_TAKINGS);
-    counted.max(site.options.clock.now().0)
-}
-
 /// Proof of a taken lease; every write of its operation shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseToken {

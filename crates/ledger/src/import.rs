@@ -13,7 +13,7 @@ use crate::tables::{
 };
 use crate::{
     LeaseRecord, LedgerError, Options, SessionRecord, Snapshot, State, Timestamp, backup, create,
-    holder, identity, index, migrate, predecessor,
+    fence, identity, index, migrate, predecessor,
 };
 use redb::ReadableDatabase;
 use rustix::fs::{Mode, OFlags};
@@ -262,7 +262,7 @@ fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
 fn came_back(store: &Store<'_>) -> Result<u64, LedgerError> {
     // Nobody holds a lease. Whoever did, then or later, is behind its fence, and providers take the next holder's.
     each_row(store, LEASES, |lease: &mut LeaseRecord| {
-        lease.fence = holder::fence_above(store.site, lease.fence);
+        lease.fence = fence::above(store.site, lease.fence);
         lease.holder = None;
         true
     })?;

@@ -4,7 +4,7 @@ use crate::tables::LEASES;
 use crate::tx::{News, millis};
 use crate::{
     ErrorRecord, Grant, LeaseRecord, LeaseToken, LedgerError, OperationLock, OperationRecord,
-    OperationState, SessionRecord, Tx, holder,
+    OperationState, SessionRecord, Tx, fence, holder,
 };
 use serde_json::Value;
 
@@ -126,8 +126,9 @@ impl Tx<'_> {
     ) -> Result<Grant, LedgerError> {
         let site = self.store.site;
         // A session that is new here may have been known before a restore, or before it was let go of.
-        let fence = before.map_or_else(|| holder::fence_above(site, 0), |lease| lease.fence + 1);
+        let fence = before.map_or_else(|| fence::above(site, 0), |lease| lease.fence + 1);
         let lock = OperationLock::take(site, &operation.operation_id, fence)?;
+        fence::note(site, fence);
         let mut lease = LeaseRecord {
             operation_id: operation.operation_id.clone(),
             fence,

@@ -13,6 +13,7 @@ mod compact;
 mod create;
 mod error;
 mod export;
+mod fence;
 mod file;
 mod find;
 mod fresh;

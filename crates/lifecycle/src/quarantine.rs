@@ -120,7 +120,9 @@ impl Engine {
         mut record: QuarantineRecord,
         sandbox: &ListedSandbox,
     ) -> Result<bool, Failure> {
-        let look = self.look(&record.provider, sandbox, record.found_at)?;
+        let look = self
+            .look(&record.provider, sandbox, record.found_at)
+            .await?;
         let Some(staged) = self.capture_stray(&look).await? else {
             return self.destroy_stray(record, &look).await;
         };
@@ -141,7 +143,7 @@ impl Engine {
         if self.is_in_grace(&record) {
             return Ok(false);
         }
-        let look = self.look(&record.provider, sandbox, self.now())?;
+        let look = self.look(&record.provider, sandbox, self.now()).await?;
         if let Some(staged) = self.capture_stray(&look).await? {
             let saved = self.read_saved(&look, saved).await.ok();
             let saved = saved.and_then(|saved| saved.snapshot);
@@ -236,16 +238,19 @@ impl Engine {
             .await
     }
 
-    /// A look under the time as its fence: above those that were taken before, and below that of a ledger that is imported
+    /// A look under a fence of its own: above those that were taken before, and below that of a ledger that is imported
     /// later and has the session.
-    fn look<'a>(
+    async fn look<'a>(
         &self,
         provider: &str,
         sandbox: &'a ListedSandbox,
         at: Timestamp,
     ) -> Result<Look<'a>, Failure> {
         let mut call = self.quiet("op_reconcile");
-        call.meta.fence = self.now().0;
+        let ledger = self.ledger.clone();
+        let fence = tokio::task::spawn_blocking(move || ledger.next_fence()).await;
+        // Without one, which is refused, nothing is done.
+        call.meta.fence = fence.unwrap_or_default();
         let provider = self.providers.get(provider)?;
         Ok(Look {
             sandbox,

@@ -11,7 +11,7 @@ use crate::{
     Action, AuditRecord, ErrorRecord, Event, LeaseRecord, LedgerError, OperationId,
     OperationRecord, OperationState, SessionRecord, TransitionRecord,
 };
-use crate::{holder, identity};
+use crate::{fence, identity};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,7 @@ fn mend_session(
     if store.get::<IgnoredAny>(LEASES, id.as_bytes())?.is_none() {
         let lease = LeaseRecord {
             operation_id: session.operation_id.clone(),
-            fence: holder::fence_above(store.site, 0),
+            fence: fence::above(store.site, 0),
             holder: None,
             expires_at: session.updated_at,
             expires_boot_ms: 0,

@@ -1,10 +1,10 @@
 //! Export and import: the same ledger comes back, or nothing is changed.
 
 use crate::upkeep::{exported, full};
-use crate::world::{BEGUN, World, kind, options_of, request};
+use crate::world::{BEGUN, World, error, kind, options_of, request};
 use alpine_ledger::{
-    Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery, OperationState,
-    Options, Retention, SessionId, State, check, import,
+    Acquired, Action, Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery,
+    OperationState, Options, Retention, SessionId, State, check, import,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -128,6 +128,42 @@ fn the_fences_of_an_import_are_above_all_that_were_taken_before_it() {
         panic!("it is new")
     };
     assert!(grant.token.fence >= now);
+}
+
+/// Neither the time nor the backup says how often leases were taken since: what was given out is kept beside the ledger.
+#[test]
+fn fences_grow_without_the_clocks_help() {
+    let world = full();
+    let file = world.dir.path().join("backup");
+    world.ledger.backup(&file).unwrap();
+    let restored = || {
+        fs::remove_file(world.path()).unwrap();
+        import(&world.path(), options_of(&world.clock), &file, &|text| {
+            text.to_owned()
+        })
+        .unwrap();
+        world.other(|_| {})
+    };
+    let ready = SessionId::derive("me", "r3");
+    let mut given = 0;
+    for _ in 0..3 {
+        world.clock.set_back(Duration::from_secs(3600));
+        let ledger = restored();
+        assert!(
+            fences(&exported(&ledger))
+                .iter()
+                .all(|fence| *fence > given)
+        );
+        let why = error("ERR_INTERRUPTED");
+        let taken = ledger.write(|tx| tx.acquire(&ready, Action::Down, "me", &why));
+        let (Acquired::Run(grant) | Acquired::Resume(grant)) = taken.unwrap() else {
+            panic!("it is free")
+        };
+        given = ledger.next_fence();
+        assert!(given > grant.token.fence);
+        assert!(ledger.next_fence() > given);
+        given += 1;
+    }
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn an_aborted_admission_leaves_no_lease_and_no_lock() {
             .unwrap(),
         []
     );
-    assert_eq!(up_by(&world.ledger).token.fence, BEGUN);
+    assert!(up_by(&world.ledger).token.fence > BEGUN);
 }
 
 #[test]

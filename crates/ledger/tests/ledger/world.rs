@@ -26,6 +26,11 @@ impl TestClock {
             .fetch_add(span.as_millis() as u64, Ordering::SeqCst);
     }
 
+    pub(crate) fn set_back(&self, span: Duration) {
+        self.now
+            .fetch_sub(span.as_millis() as u64, Ordering::SeqCst);
+    }
+
     pub(crate) fn advance_wall(&self, span: Duration) {
         self.now
             .fetch_add(span.as_millis() as u64, Ordering::SeqCst);
@@ -159,6 +164,7 @@ impl World {
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
+        names.retain(|name| name.ends_with(".lock"));
         names.sort();
         names
     }

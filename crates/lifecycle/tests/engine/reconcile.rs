@@ -1,10 +1,11 @@
 //! Recovery: each thing that may be left, and what is done about it.
 
 use crate::common::*;
-use alpine_ledger::{Event, Ledger, Options, State};
+use alpine_ledger::{Clock, Event, Ledger, Options, State, SystemClock, Timestamp};
 use alpine_lifecycle::*;
 use alpine_provider_api::*;
 use alpine_testkit::{FakeObject, FakeProvider, Fault};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn all_mine() -> ReconcileRequest {
@@ -837,4 +838,38 @@ async fn a_discard_that_was_cut_short_is_finished() {
         assert_eq!(world.state("one"), Some(State::Failed));
         world.assert_sound("one");
     }
+}
+
+/// The clock of a machine that was set back by an hour.
+#[derive(Debug)]
+struct Earlier;
+
+impl Clock for Earlier {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 - 3_600_000)
+    }
+
+    fn boot_ms(&self) -> u64 {
+        SystemClock.boot_ms()
+    }
+}
+
+#[tokio::test]
+async fn a_stray_sandbox_is_saved_though_the_clock_was_set_back() {
+    let mut world = world();
+    world.ready("one").await;
+    let path = world.ledger_path();
+    std::fs::remove_file(&path).unwrap();
+    let clock = Arc::new(Earlier);
+    world.engine.env.clock = clock.clone();
+    let options = Options {
+        clock,
+        ..Options::new()
+    };
+    world.engine.ledger = Ledger::open(&path, options).unwrap();
+    world.engine.limits.quarantine = Duration::ZERO;
+    let first = only(&world).await;
+    assert_eq!((first.finding, first.error), (Finding::Orphan, None));
+    assert!(only(&world).await.done);
+    world.fake.assert_no_violations();
 }
