@@ -7,10 +7,11 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -532,6 +533,38 @@ fn a_stopped_repair_keeps_no_reader_waiting() {
         .write(|tx| tx.append_event(None, None, "note", None))
         .unwrap();
     assert_eq!(events(&reader), seen + 1);
+}
+
+/// The file is repaired, and its header changes, so that no copy of it is whole either: that is waited for.
+#[test]
+fn a_reader_waits_for_a_repair_that_is_under_way() {
+    let (_dir, path, told) = unclean();
+    let mut other = Other::start("repair", &path);
+    assert_eq!(other.says().as_deref(), Some("writing"));
+    let is_written = AtomicBool::new(true);
+    let (says, said) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            for number in 0_u64.. {
+                if !is_written.load(Ordering::SeqCst) {
+                    break;
+                }
+                // Behind what redb keeps there.
+                file.write_all_at(&number.to_le_bytes(), 4000).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let seen = Ledger::open_read(&path, patient()).map(|reader| events(&reader));
+            says.send(seen).unwrap();
+        });
+        // Time to give up in; nothing is wrong if it is not enough, or if a whole copy could be made.
+        let early = said.recv_timeout(Duration::from_millis(500)).ok();
+        is_written.store(false, Ordering::SeqCst);
+        other.ends_well();
+        let seen = early.unwrap_or_else(|| said.recv().unwrap()).unwrap();
+        assert!(seen >= told, "{seen} of {told}");
+    });
 }
 
 #[test]
