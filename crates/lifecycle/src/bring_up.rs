@@ -1,6 +1,6 @@
 //! The plan of `up`, step by step; each step is recorded before the next begins.
 
-use crate::call::{StepEnd, asking};
+use crate::call::{StepEnd, asking, fail};
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::up::Kept;
@@ -119,17 +119,23 @@ impl Engine {
         if !matches!(held.session.state, State::RepoSyncing | State::Installing) {
             return Ok(false);
         }
-        let ask = InspectRequest {
-            sandbox_id: sandbox(held)?,
-            probe: false,
-        };
+        let found = self.inspect(held, provider, false).await?;
+        Ok(found.state != SandboxState::Running)
+    }
+
+    /// Looks at the sandbox; with `probe`, inside too.
+    async fn inspect(
+        &self,
+        held: &mut Held,
+        provider: &Arc<dyn SandboxProvider>,
+        probe: bool,
+    ) -> Result<InspectReply, StepEnd> {
+        let sandbox_id = sandbox(held)?;
+        let ask = InspectRequest { sandbox_id, probe };
         let work = asking(provider, &ask, |provider, call, ask| async move {
             provider.inspect(&call, ask).await
         });
-        let found = self
-            .step(held, Step::Probe, self.limits.probe, work)
-            .await?;
-        Ok(found.state != SandboxState::Running)
+        self.step(held, Step::Probe, self.limits.probe, work).await
     }
 
     async fn provision(
@@ -202,7 +208,12 @@ impl Engine {
                 "sync_repo: the workspace is at {}, not at the pinned commit {}",
                 synced.head, ask.commit
             );
-            return Err(failed(held, ErrorCode::RepoSyncFailed, cause));
+            return Err(fail(
+                held,
+                ErrorCode::RepoSyncFailed,
+                cause,
+                ErrorKind::Unknown,
+            ));
         }
         if held.session.state == State::RepoSyncing {
             self.advance(
@@ -274,16 +285,7 @@ impl Engine {
         held: &mut Held,
         provider: &Arc<dyn SandboxProvider>,
     ) -> Result<(), StepEnd> {
-        let ask = InspectRequest {
-            sandbox_id: sandbox(held)?,
-            probe: true,
-        };
-        let work = asking(provider, &ask, |provider, call, ask| async move {
-            provider.inspect(&call, ask).await
-        });
-        let found = self
-            .step(held, Step::Probe, self.limits.probe, work)
-            .await?;
+        let found = self.inspect(held, provider, true).await?;
         let wants_agent = self.agent(&held.session.new.agent)?.serve != Serve::None;
         let commit = target(held)?;
         let (code, cause) = match found.probe {
@@ -317,7 +319,7 @@ impl Engine {
             ),
             Some(_) => return Ok(()),
         };
-        Err(failed(held, code, cause))
+        Err(fail(held, code, cause, ErrorKind::Unknown))
     }
 }
 
@@ -337,11 +339,4 @@ fn target(held: &Held) -> Result<CommitId, Failure> {
     recorded
         .and_then(CommitId::new)
         .ok_or_else(|| Failure::new(ErrorCode::LedgerCorrupt, "the recorded commit is malformed"))
-}
-
-fn failed(held: &Held, code: ErrorCode, cause: String) -> StepEnd {
-    StepEnd::Failed(
-        Failure::new(code, cause).in_operation(&held.operation.operation_id),
-        ErrorKind::Unknown,
-    )
 }

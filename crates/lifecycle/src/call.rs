@@ -36,6 +36,14 @@ impl From<Failure> for StepEnd {
     }
 }
 
+/// The failure of a step whose provider says that all is well, or has said all there is.
+pub(crate) fn fail(held: &Held, code: ErrorCode, cause: String, kind: ErrorKind) -> StepEnd {
+    StepEnd::Failed(
+        Failure::new(code, cause).in_operation(&held.operation.operation_id),
+        kind,
+    )
+}
+
 /// The work of a step: each try asks the provider the same.
 pub(crate) fn asking<A: Clone, F>(
     provider: &Arc<dyn SandboxProvider>,

@@ -1,11 +1,11 @@
 //! From a stopped sandbox to a verified durable object.
 
 use crate::bring_up::sandbox;
-use crate::call::{StepEnd, asking};
+use crate::call::{StepEnd, asking, fail};
 use crate::engine::Engine;
 use crate::held::Held;
 use crate::payload::{MAX_PAYLOAD, Payload, compact};
-use crate::{ErrorCode, Failure, Progress, Step};
+use crate::{ErrorCode, Progress, Step};
 use alpine_ledger::{PersistAttempt, Receipt, State};
 use alpine_provider_api::*;
 use serde_json::Value;
@@ -327,12 +327,5 @@ pub(crate) fn is_gone(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::NotFound | ErrorKind::Destroyed | ErrorKind::WorkspaceLost
-    )
-}
-
-fn fail(held: &Held, code: ErrorCode, cause: String, kind: ErrorKind) -> StepEnd {
-    StepEnd::Failed(
-        Failure::new(code, cause).in_operation(&held.operation.operation_id),
-        kind,
     )
 }
