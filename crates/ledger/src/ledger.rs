@@ -73,7 +73,7 @@ impl Ledger {
         }
     }
 
-    /// The ledger's id, drawn when it was made; empty while there is none.
+    /// The ledger's id, drawn when the first one in its place was made; empty while there is none.
     #[must_use]
     pub fn id(&self) -> &str {
         self.shared.id.get().map_or("", String::as_str)
