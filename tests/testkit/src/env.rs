@@ -38,8 +38,28 @@ impl TestEnv {
     /// When no temporary directory can be made.
     #[must_use]
     pub fn new() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// The same, in memory where there is room for files in it: for tests that make hundreds, and that no disk may hold up.
+    ///
+    /// # Panics
+    /// When no temporary directory can be made.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        let asked = std::env::var_os("TMPDIR").is_some();
+        if asked || !memory.is_dir() {
+            return Self::new();
+        }
+        Self::below(memory)
+    }
+
+    fn below(directory: &Path) -> Self {
         // The name is short: the paths of sockets in it have to fit into 108 bytes.
-        let made = tempfile::Builder::new().prefix("alp-").tempdir();
+        let made = tempfile::Builder::new()
+            .prefix("alp-")
+            .tempdir_in(directory);
         let root = made.expect("a temporary directory").keep();
         let root = root.canonicalize().expect("an absolute path");
         for folder in FOLDERS {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// How long a `list` or a `status` may take, whatever else runs: it waits for nobody, so this is for a machine that has far
 /// more to do than it can.
-pub(super) const READ: Duration = Duration::from_secs(2);
+pub(super) const READ: Duration = Duration::from_secs(5);
 
 /// What differs from answer to answer though the outcome is the same.
 const FLEETING: [&str; 4] = ["reused", "open_url", "warnings", "next_step"];

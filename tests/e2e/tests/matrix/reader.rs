@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// Between two rounds, so that most of the machine is left to those that are looked at.
+const PAUSE: Duration = Duration::from_millis(25);
+
 /// What somebody read, and how long they waited for it.
 #[derive(Debug)]
 pub(super) struct Read {
@@ -34,6 +37,7 @@ impl Readers {
                 if over.load(Ordering::SeqCst) {
                     return reads;
                 }
+                thread::park_timeout(PAUSE);
             }
         });
         Self { is_over, reads }
@@ -42,6 +46,7 @@ impl Readers {
     /// All that was read.
     pub(super) fn end(self) -> Vec<Read> {
         self.is_over.store(true, Ordering::SeqCst);
+        self.reads.thread().unpark();
         self.reads.join().expect("a reader")
     }
 }

@@ -56,7 +56,7 @@ impl Stage {
     /// The session stands where the scene begins; an agent that runs has written something.
     pub(super) fn new(scene: &Scene) -> Self {
         let mut stage = Self {
-            env: TestEnv::new(),
+            env: TestEnv::in_memory(),
             scene: scene.clone(),
             // On the way there it is the commands that are killed.
             isolation: "in-process",
