@@ -29,7 +29,12 @@ for name in ..?* .[!.]* *; do
 done
 cd "./$1"
 for name in ..?* .[!.]* *; do
-    if [ -e "./$name" ] || [ -L "./$name" ]; then mv "./$name" ..; fi
+    if [ -L "./$name" ] || [ -e "./$name" ] && ! { [ -d "./$name" ] && [ ! -w "./$name" ]; }; then
+        mv "./$name" ..
+    elif [ -d "./$name" ]; then
+        # Its own `..` is another one now: only who may write to it may move it.
+        chmod u+w "./$name"; mv "./$name" ..; chmod u-w "../$name"
+    fi
 done
 cd ..
 rmdir "./$1"
@@ -218,5 +223,67 @@ impl Write for Counted<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PUT;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::process::CommandExt;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// The user that owns nothing.
+    const NOBODY: u32 = 65534;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn an_ordinary_user_puts_directories_in_their_place_that_nobody_may_write_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let new = at.join("new");
+        for name in ["closed", "open", ".hidden"] {
+            fs::create_dir_all(new.join(name)).unwrap();
+            fs::write(new.join(name).join("file"), name).unwrap();
+        }
+        symlink("closed", new.join("link")).unwrap();
+        symlink("nowhere", new.join("dangling")).unwrap();
+        fs::write(new.join("-x"), "a file").unwrap();
+        fs::set_permissions(new.join("-x"), Permissions::from_mode(0o444)).unwrap();
+        fs::create_dir(at.join("old")).unwrap();
+        fs::set_permissions(new.join("closed"), Permissions::from_mode(0o2551)).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", PUT, "alpine", "new"]).current_dir(at);
+        // The superuser may write to everything.
+        if rustix::process::geteuid().is_root() {
+            for path in [at, &new, &new.join("closed"), &new.join("open")] {
+                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            for name in [".hidden", "-x", "../old"] {
+                chown(new.join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            fs::set_permissions(new.join("closed"), Permissions::from_mode(0o2551)).unwrap();
+            shell.uid(NOBODY).gid(NOBODY);
+        }
+        let output = shell.output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        let mut names: Vec<_> = fs::read_dir(at)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            ["-x", ".hidden", "closed", "dangling", "link", "open"]
+        );
+        assert_eq!(mode(&at.join("closed")), 0o2551);
+        assert_eq!(fs::read(at.join("closed/file")).unwrap(), b"closed");
+        assert!(at.join("link").is_symlink());
     }
 }
