@@ -5,9 +5,9 @@ use rustix::fs::OFlags;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Whether a file has to outlive a loss of power.
@@ -106,6 +106,37 @@ pub fn remove(path: &Path) -> Result<(), ProviderError> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(path, &source)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Removes a directory with all that is in it, if it is there, also where its own modes forbid that. Nobody may change it
+/// meanwhile.
+///
+/// # Errors
+/// Those of the system.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(source),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Gives the user every right to the directories of a tree.
+fn unlock(path: &Path) -> io::Result<()> {
+    let mut open = vec![path.to_owned()];
+    while let Some(directory) = open.pop() {
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a directory is there. That it can't be told is an error: it proves nothing.
@@ -223,4 +254,40 @@ pub fn random_u32() -> u32 {
         let now = clock_gettime(ClockId::Monotonic);
         std::process::id() ^ (now.tv_nsec & 0xffff_ffff) as u32
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{remove_tree, unlock};
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_tree_is_removed_whatever_its_modes_and_nothing_that_it_leads_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, outside) = (
+            directory.path().join("tree"),
+            directory.path().join("outside"),
+        );
+        for path in [&tree.join("closed/deep"), &outside] {
+            fs::create_dir_all(path).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o500)).unwrap();
+        }
+        symlink(&outside, tree.join("closed/out")).unwrap();
+        fs::set_permissions(tree.join("closed"), Permissions::from_mode(0o000)).unwrap();
+        // For the superuser, who needs none of it.
+        unlock(&tree).unwrap();
+        let mode = |path: &str| {
+            fs::metadata(directory.path().join(path))
+                .unwrap()
+                .permissions()
+        };
+        assert_eq!(mode("tree/closed").mode() & 0o777, 0o700);
+        assert_eq!(mode("tree/closed/deep").mode() & 0o777, 0o700);
+        assert_eq!(mode("outside").mode() & 0o777, 0o500);
+        for _ in 0..2 {
+            remove_tree(&tree).unwrap();
+        }
+        assert!(!tree.exists() && outside.exists());
+    }
 }

@@ -307,7 +307,7 @@ impl Locked {
 /// Removes a file or a directory that may be gone already.
 pub(super) fn remove(path: &Path) {
     let done = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(found) if found.is_dir() => alpine_files::remove_tree(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
