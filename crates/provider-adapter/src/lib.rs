@@ -12,6 +12,7 @@ mod install;
 mod keep;
 mod look;
 mod pipe;
+pub mod plain;
 mod provider;
 mod provision;
 mod record;

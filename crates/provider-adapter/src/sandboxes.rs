@@ -118,6 +118,24 @@ pub struct Facts {
     pub config_schema: Option<serde_json::Value>,
 }
 
+impl Facts {
+    /// Sandboxes that are read while they run, with a closed network and without limits, of a provider that takes no
+    /// configuration.
+    #[must_use]
+    pub fn new(name: &str, version: &str, isolation: Isolation) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            isolation,
+            storage: Storage::WhileRunning,
+            network: Network::Closed,
+            exec_signals: false,
+            limits: BTreeMap::new(),
+            config_schema: None,
+        }
+    }
+}
+
 /// How a server that listens in a sandbox is reached from this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {

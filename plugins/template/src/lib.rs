@@ -1,24 +1,27 @@
 //! A provider to copy: sandboxes are plain directories, commands plain processes. It isolates nothing and says so.
-//!
 //! Six methods make it; [`Adapted`] makes a whole provider of them.
 
-mod about;
-mod command;
-mod processes;
-
-pub use about::Config;
-use about::{About, failed, isolation, remove};
-use alpine_provider_adapter::{Adapted, Facts, Sandboxes};
+use alpine_files::{self as file, Flush, io_error};
+use alpine_provider_adapter::{Adapted, Facts, Network, Sandboxes, plain};
 use alpine_provider_api::*;
 use alpine_provider_port::export_provider;
 use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Sandboxes as directories: `ROOT/ID/{about.json,running,workspace}`.
+/// The user's table, `[providers.NAME.config]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where sandboxes are; a directory of the provider's own when it is not given.
+    pub root: Option<PathBuf>,
+}
+
+/// Sandboxes as directories: `ROOT/ID/{made.json,running,tmp,workspace}`.
 #[derive(Clone, Debug)]
 pub struct Directories {
     root: PathBuf,
@@ -26,7 +29,6 @@ pub struct Directories {
 }
 
 /// The whole provider.
-#[must_use]
 pub fn open(config: Config, place: &Place) -> Adapted<Directories> {
     Adapted::new(Directories::new(config, place), place)
 }
@@ -37,7 +39,6 @@ export_provider!("template", |request: OpenRequest| {
 
 impl Directories {
     /// Sandboxes in the directory that the configuration names.
-    #[must_use]
     pub fn new(config: Config, place: &Place) -> Self {
         Self {
             root: config.root.unwrap_or_else(|| place.state.join("sandboxes")),
@@ -50,7 +51,7 @@ impl Directories {
     }
 
     fn state(&self, id: &SandboxId) -> Result<SandboxState, ProviderError> {
-        let there = |path: &Path| path.try_exists().map_err(|error| failed(path, &error));
+        let there = |path: &Path| path.try_exists().map_err(|error| io_error(path, &error));
         let directory = self.of(id);
         Ok(match there(&directory)? {
             false => SandboxState::Missing,
@@ -63,7 +64,14 @@ impl Directories {
 #[async_trait]
 impl Sandboxes for Directories {
     fn facts(&self) -> Facts {
-        about::facts()
+        let schema =
+            json!({"properties": {"root": {"type": "string"}}, "additionalProperties": false});
+        Facts {
+            network: Network::Shared,
+            exec_signals: true,
+            config_schema: Some(schema),
+            ..Facts::new("template", env!("CARGO_PKG_VERSION"), plain::isolation())
+        }
     }
 
     async fn provision(
@@ -72,14 +80,13 @@ impl Sandboxes for Directories {
         request: &ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
         let directory = self.of(&request.sandbox_id);
-        let about = About {
-            ledger_id: request.ledger_id.clone(),
-            session_id: request.session_id.clone(),
-        };
-        about.write(&directory)?;
+        plain::make(&directory)?;
+        // Who it belongs to: in a file, since every call may come to a new process.
+        file::write_json(&directory.join("made.json"), request, Flush::Yes)?;
+        file::write(&directory.join("running"), b"")?;
         Ok(ProvisionReply {
             workspace_path: Some(directory.join("workspace")),
-            isolation: isolation(),
+            isolation: plain::isolation(),
         })
     }
 
@@ -89,14 +96,9 @@ impl Sandboxes for Directories {
         request: ExecRequest,
         input: mpsc::Receiver<ExecInput>,
     ) -> Result<ExecReply, ProviderError> {
-        let id = &request.sandbox_id;
-        let mut child = command::start(&request, &self.of(id), &self.env)?;
-        // Looked at when the process is there, so that no `stop` misses it.
-        if self.state(id)? != SandboxState::Running {
-            let message = format!("sandbox `{id}` does not run");
-            return Err(ProviderError::new(ErrorKind::NotFound, message));
-        }
-        child.run(call, input).await
+        let (id, directory) = (request.sandbox_id.clone(), self.of(&request.sandbox_id));
+        let state = || self.state(&id);
+        plain::exec(call, request, input, &directory, &self.env, state).await
     }
 
     async fn inspect(&self, id: &SandboxId) -> Result<SandboxState, ProviderError> {
@@ -105,15 +107,17 @@ impl Sandboxes for Directories {
 
     async fn list(&self, ledger_id: &str) -> Result<Vec<ListedSandbox>, ProviderError> {
         let mut all = Vec::new();
-        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
-            let id = entry.file_name().to_str().and_then(SandboxId::new);
-            if let (Some(sandbox_id), Some(about)) = (id, About::read(&entry.path()))
-                && about.ledger_id == ledger_id
+        for entry in self.root.read_dir().into_iter().flatten().flatten() {
+            // What can't be read belongs to nobody.
+            let made = file::read_json::<ProvisionRequest>(&entry.path().join("made.json"));
+            if let Some(made) = made
+                .unwrap_or_default()
+                .filter(|it| it.ledger_id == ledger_id)
             {
                 all.push(ListedSandbox {
-                    state: self.state(&sandbox_id)?,
-                    session_id: about.session_id,
-                    sandbox_id,
+                    state: self.state(&made.sandbox_id)?,
+                    session_id: made.session_id,
+                    sandbox_id: made.sandbox_id,
                 });
             }
         }
@@ -126,7 +130,7 @@ impl Sandboxes for Directories {
         id: &SandboxId,
         grace: Duration,
     ) -> Result<StopReply, ProviderError> {
-        remove(&self.of(id).join("running"))?;
+        file::remove(&self.of(id).join("running"))?;
         self.settle(call, id, grace).await
     }
 
@@ -136,12 +140,11 @@ impl Sandboxes for Directories {
         id: &SandboxId,
         grace: Duration,
     ) -> Result<StopReply, ProviderError> {
-        let forced = processes::end(&self.of(id), grace).await?;
-        Ok(StopReply { forced })
+        plain::end(&self.of(id), grace).await
     }
 
     async fn destroy(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError> {
         self.stop(call, id, Duration::ZERO).await?;
-        remove(&self.of(id))
+        plain::remove(&self.of(id))
     }
 }

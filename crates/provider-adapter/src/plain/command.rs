@@ -1,7 +1,7 @@
 //! A command: a plain child process in a group of its own, which ends when nobody waits for it any more.
 
-use crate::about::failed;
-use crate::processes::MARKER;
+use super::MARKER;
+use alpine_files::io_error;
 use alpine_provider_api::*;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 const ARRIVAL: Duration = Duration::from_millis(50);
 
 /// A command that runs.
-pub(crate) struct Running {
+pub(super) struct Running {
     child: Child,
     group: Group,
 }
@@ -36,7 +36,7 @@ impl Drop for Group {
 }
 
 /// Starts it in the workspace of the sandbox in `directory`, which every process of it is marked with.
-pub(crate) fn start(
+pub(super) fn start(
     request: &ExecRequest,
     directory: &Path,
     env: &BTreeMap<String, String>,
@@ -84,13 +84,13 @@ fn refused(program: &str, error: &io::Error) -> ProviderError {
             ErrorKind::InvalidArgument,
             format!("`{program}` can't be run: {error}"),
         ),
-        false => failed(Path::new(program), error),
+        false => io_error(Path::new(program), error),
     }
 }
 
 impl Running {
     /// Passes its streams on until it ends.
-    pub(crate) async fn run(
+    pub(super) async fn run(
         &mut self,
         call: &Call,
         input: mpsc::Receiver<ExecInput>,
