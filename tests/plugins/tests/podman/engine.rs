@@ -173,7 +173,8 @@ fn import(at: &Path) {
     run(Command::new("tar")
         .arg("-C")
         .arg(&root)
-        .arg("-cf")
+        // Whoever packs it, it is the superuser's in the container: no other user may be there.
+        .args(["--owner=0", "--group=0", "-cf"])
         .arg(&archive)
         .arg("."));
     run(podman(at)
