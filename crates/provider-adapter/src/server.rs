@@ -6,10 +6,10 @@ use crate::provider::Adapted;
 use crate::run::{Sink, script_of};
 use crate::sandboxes::{Network, Sandboxes};
 use alpine_gateway::client::{AgentClient, ClientError};
+use alpine_gateway::free_port;
 use alpine_provider_api::*;
 use alpine_provider_local::Address;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -64,10 +64,7 @@ impl<S: Sandboxes> Adapted<S> {
         match self.sandboxes.facts().network {
             Network::Closed => Err(unserved("its sandboxes' network is closed")),
             Network::Shared => {
-                let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-                    .and_then(|listener| listener.local_addr())
-                    .map_err(|source| ProviderError::io("a port", &source))?
-                    .port();
+                let port = free_port().map_err(|source| ProviderError::io("a port", &source))?;
                 Ok((port, port))
             }
             Network::Published(port) => match self.sandboxes.published(id, port).await? {

@@ -8,9 +8,9 @@ use crate::file::{self, Flush};
 use crate::processes::{self, Process};
 use crate::protocol::{AgentAccess, AgentStarted, Hello, Install, Reply, Request, Run, StartAgent};
 use crate::record::InstalledRecord;
+use alpine_gateway::free_port;
 use alpine_provider_api::{ErrorKind, ExecReply, LogName, ProviderError, Secret};
 use rustix::process::{Pid, Signal};
-use std::net::{Ipv4Addr, TcpListener};
 
 impl Shim {
     /// Does what a caller asks, and answers it now or when it is done.
@@ -251,13 +251,6 @@ impl Shim {
             password: self.password.clone(),
         }
     }
-}
-
-/// A port that nobody has at this moment.
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
 }
 
 fn no_pipe(source: std::io::Error) -> ProviderError {
