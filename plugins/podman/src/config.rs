@@ -1,7 +1,8 @@
 //! The user's table, and what the provider says of itself by it.
 
 use alpine_provider_adapter::{Facts, Network, Storage};
-use alpine_provider_api::Isolation;
+use alpine_provider_api::{Isolation, MissingLayer};
+use bollard::models::HostConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,5 +92,63 @@ impl Config {
             ]),
             missing: Vec::new(),
         }
+    }
+
+    /// The isolation of a container that was made so. An engine leaves a limit out that it can't keep, without an error: podman
+    /// does for an ordinary user whose cgroup is not delegated.
+    pub(crate) fn isolation_of(&self, made: &HostConfig) -> Isolation {
+        let mut isolation = self.isolation();
+        let kept = [
+            ("memory", self.memory.is_some(), made.memory),
+            ("cpu", self.cpus.is_some(), made.nano_cpus),
+            ("pids", self.pids.is_some(), made.pids_limit),
+        ];
+        for (limit, _, _) in kept
+            .into_iter()
+            .filter(|(_, wanted, has)| *wanted && has.unwrap_or(0) <= 0)
+        {
+            isolation.limits.insert(limit.to_owned(), "none".to_owned());
+            isolation.missing.push(MissingLayer {
+                what: format!("the limit of {limit}"),
+                why: "the engine left it out".to_owned(),
+                fix: "delegate your cgroup's controllers to you, or run the engine as root"
+                    .to_owned(),
+            });
+        }
+        isolation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+    use bollard::models::HostConfig;
+
+    #[test]
+    fn a_limit_that_the_engine_left_out_is_not_said_to_hold() {
+        let table = serde_json::json!({
+            "socket": "/s", "image": "i", "memory": 1 << 30, "cpus": 1.5, "pids": 64,
+        });
+        let config: Config = serde_json::from_value(table).unwrap();
+        let kept = HostConfig {
+            memory: Some(1 << 30),
+            nano_cpus: Some(1_500_000_000),
+            pids_limit: Some(64),
+            ..HostConfig::default()
+        };
+        assert_eq!(config.isolation_of(&kept), config.isolation());
+        let left_out = HostConfig {
+            memory: Some(0),
+            pids_limit: None,
+            ..kept
+        };
+        let isolation = config.isolation_of(&left_out);
+        let limits: Vec<_> = isolation.limits.into_iter().collect();
+        let said = [("cpu", "enforced"), ("memory", "none"), ("pids", "none")];
+        assert_eq!(
+            limits,
+            said.map(|(limit, how)| (limit.to_owned(), how.to_owned()))
+        );
+        assert_eq!(isolation.missing.len(), 2);
     }
 }

@@ -37,13 +37,19 @@ impl Sandboxes for Containers {
 
     async fn provision(
         &self,
-        _call: &Call,
+        call: &Call,
         request: &ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
         self.make(request).await?;
+        let made = self.find(&request.sandbox_id).await?;
+        let made = made.and_then(|made| made.host_config).unwrap_or_default();
+        let isolation = self.config.isolation_of(&made);
+        for missing in &isolation.missing {
+            call.warn(format!("{} is not kept: {}", missing.what, missing.why));
+        }
         Ok(ProvisionReply {
             workspace_path: None,
-            isolation: self.config.isolation(),
+            isolation,
         })
     }
 
