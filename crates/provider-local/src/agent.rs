@@ -1,6 +1,7 @@
 //! Starts the agent's server, and makes ways in.
 
 use crate::dial::{self, Dial};
+use crate::file;
 use crate::inspect;
 use crate::layout::Sandbox;
 use crate::logs;
@@ -42,6 +43,9 @@ pub(crate) async fn start_agent(
         }
         Serve::Process(server) => {
             let deadline = Instant::now() + Duration::from_millis(request.ready_ms);
+            if server.transcript.is_some() {
+                file::write(&sandbox.unexported(), b"")?;
+            }
             start_server(local, &sandbox, &server, &request.env, deadline).await?;
             Some(url(&open_door(&sandbox, publish).await?))
         }

@@ -16,6 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What stands in an archive for a transcript that was not exported, as it is where the agent was killed.
+const AGENT_DATA: &str = "agent-data";
+const UNEXPORTED: &str =
+    "not all of the agent's transcript was exported: the agent's own data is in `agent-data`";
+
 /// Writes the workspace and the transcript to an archive, unless that was done for this generation.
 pub(crate) async fn capture(
     local: &Arc<Local>,
@@ -46,7 +51,11 @@ pub(crate) async fn capture(
         })
         .inspect(|_| forget_earlier(&sandbox, generation))
     });
-    call.watched("capturing the workspace", &read, work).await
+    let staged = call.watched("capturing the workspace", &read, work).await?;
+    if staged.left_out.iter().any(|left| left.reason == UNEXPORTED) {
+        call.warn(UNEXPORTED);
+    }
+    Ok(staged)
 }
 
 fn record_of(sandbox: &Sandbox, generation: u64) -> PathBuf {
@@ -90,7 +99,7 @@ fn write(
     let staging_id = format!("{generation}-{:08x}", file::random_u32());
     let (workspace, transcript) = (sandbox.workspace(), sandbox.transcript());
     file::private_dir(&transcript)?;
-    let roots = [
+    let mut roots = vec![
         Root {
             name: "workspace",
             path: &workspace,
@@ -100,24 +109,40 @@ fn write(
             path: &transcript,
         },
     ];
+    let data = unexported(sandbox);
+    roots.extend(data.as_deref().map(|path| Root {
+        name: AGENT_DATA,
+        path,
+    }));
     let captured =
         alpine_snapshot::capture(&roots, &staged_file(sandbox, &staging_id)?, &mut |bytes| {
             seen.store(bytes, Ordering::Relaxed)
         })
         .map_err(|source| failed(&source))?;
-    let left_out = captured.left_out.into_iter();
+    let left_out = captured.left_out.into_iter().map(|left| LeftOut {
+        path: left.path,
+        reason: left.reason,
+    });
+    let instead = data.map(|_| LeftOut {
+        path: "transcript".to_owned(),
+        reason: UNEXPORTED.to_owned(),
+    });
     Ok(StagedSnapshot {
         staging_id,
         digest: captured.digest,
         size: captured.size,
         entries: captured.entries,
-        left_out: left_out
-            .map(|left| LeftOut {
-                path: left.path,
-                reason: left.reason,
-            })
-            .collect(),
+        left_out: left_out.chain(instead).collect(),
     })
+}
+
+/// The data of an agent whose transcript was not exported, if there is any. The agent can make of it what it likes: a link
+/// is not followed.
+fn unexported(sandbox: &Sandbox) -> Option<PathBuf> {
+    let data = sandbox.agent_data();
+    let owed = sandbox.unexported().exists() && data.symlink_metadata().is_ok_and(|it| it.is_dir());
+    let empty = || std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none());
+    (owed && !empty()).then_some(data)
 }
 
 /// Removes what earlier generations left. Other tries of this one may still be writing, and a later one may have begun:

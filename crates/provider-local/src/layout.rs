@@ -154,6 +154,16 @@ impl Sandbox {
         self.dir.join("tmp")
     }
 
+    /// What the agent keeps for itself, its conversations among it.
+    pub(crate) fn agent_data(&self) -> PathBuf {
+        self.agent_home().join("data")
+    }
+
+    /// Is there from the start of an agent that has transcripts until all of them are exported.
+    pub(crate) fn unexported(&self) -> PathBuf {
+        self.dir.join("unexported")
+    }
+
     /// Exported transcripts.
     pub(crate) fn transcript(&self) -> PathBuf {
         self.dir.join("transcript")

@@ -233,7 +233,8 @@ async fn export_from(call: &Call, sandbox: &Sandbox, agent: &AgentAccess) -> boo
                         "a part of the transcript was not exported: {failure}"
                     ));
                 }
-                if let Err(error) = store(sandbox, exported.transcripts).await {
+                let whole = exported.failures.is_empty();
+                if let Err(error) = store(sandbox, exported.transcripts, whole).await {
                     call.warn(format!("the transcript was not exported: {error}"));
                 }
             }
@@ -250,16 +251,25 @@ async fn export_from(call: &Call, sandbox: &Sandbox, agent: &AgentAccess) -> boo
     }
 }
 
-/// Writes the transcripts; their ids were found safe to name files by.
-async fn store(sandbox: &Sandbox, all: Vec<(String, Vec<u8>)>) -> Result<(), ProviderError> {
+/// Writes the transcripts; their ids were found safe to name files by. Where they are the whole of them, the agent's own data
+/// need not be kept.
+async fn store(
+    sandbox: &Sandbox,
+    all: Vec<(String, Vec<u8>)>,
+    whole: bool,
+) -> Result<(), ProviderError> {
     let directory = sandbox.transcript().join("agent");
+    let unexported = sandbox.unexported();
     blocking(move || {
         file::private_dir(&directory)?;
         for (id, text) in all {
             let path = directory.join(format!("{id}.json"));
             file::write(&path, &text)?;
         }
-        Ok(())
+        match whole {
+            true => file::remove(&unexported),
+            false => Ok(()),
+        }
     })
     .await
 }

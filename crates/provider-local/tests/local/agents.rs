@@ -27,6 +27,7 @@ class Asked(http.server.BaseHTTPRequestHandler):
         with open("posted", "a") as posted: posted.write(self.path + "\n")
         self.answer(200, "{}")
     def log_message(self, *_): pass
+open(os.environ["XDG_DATA_HOME"] + "/kept.db", "w").write("said to the agent")
 print("told", os.environ.get("TOLD"), flush=True)
 print("password", os.environ["AGENT_PASSWORD"], flush=True)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Asked)
@@ -114,7 +115,7 @@ async fn get(way: &OpenAgentReply, path: &str) -> Answer {
         .unwrap()
 }
 
-fn agent_pid(world: &World) -> u32 {
+pub(crate) fn agent_pid(world: &World) -> u32 {
     let state = fs::read(world.dir().join("state.json")).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
     u32::try_from(state["agent"]["pid"].as_u64().unwrap()).unwrap()

@@ -1,7 +1,7 @@
 //! Capturing, persisting, reading back, restoring.
 
-use crate::agents::{python, start};
-use crate::support::{SESSION, World, git, meta, quiet, world};
+use crate::agents::{agent_pid, python, start};
+use crate::support::{SESSION, World, git, lives, meta, quiet, signal, until, world};
 use alpine_provider_api::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -153,6 +153,72 @@ async fn a_workspace_comes_back_as_it_was() {
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
+}
+
+/// The agent's data in a snapshot, and what was said of it.
+async fn agent_data(world: &World) -> (Option<String>, Vec<CallEvent>, Vec<LeftOut>) {
+    let (events, mut received) = tokio::sync::mpsc::channel(64);
+    let request = CaptureRequest {
+        sandbox_id: world.id.clone(),
+        generation: 1,
+    };
+    let call = Call::new(meta(1), events);
+    let staged = world.provider.capture(&call, request).await.unwrap();
+    drop(call);
+    let mut said = Vec::new();
+    while let Some(event) = received.recv().await {
+        if matches!(event, CallEvent::Warning(_)) {
+            said.push(event);
+        }
+    }
+    let archive = format!("staged/{}.tar.zst", staged.staging_id);
+    let archive = fs::File::open(world.dir().join(archive)).unwrap();
+    let to = world.path().join("unpacked");
+    fs::create_dir(&to).unwrap();
+    alpine_snapshot::restore(archive, &to, &mut |_| ()).unwrap();
+    let data = fs::read_to_string(to.join("agent-data/kept.db")).ok();
+    (data, said, staged.left_out)
+}
+
+#[tokio::test]
+async fn the_data_of_an_agent_that_was_killed_is_kept_for_its_transcript() {
+    let warning =
+        "not all of the agent's transcript was exported: the agent's own data is in `agent-data`";
+    for killed in ["agent", "supervisor"] {
+        let world = world();
+        world.filled(&[("a.txt", "one")]).await;
+        start(&world, Serve::Process(Box::new(python())), 20_000)
+            .await
+            .unwrap();
+        match killed {
+            "agent" => {
+                let agent = agent_pid(&world);
+                signal(agent, "KILL");
+                until("the agent ends", || !lives(agent));
+            }
+            _ => world.kill_supervisor(),
+        }
+        world.stop(5000).await.unwrap();
+        let (data, said, left_out) = agent_data(&world).await;
+        assert_eq!(data.as_deref(), Some("said to the agent"), "{killed}");
+        assert_eq!(said, [CallEvent::Warning(warning.to_owned())]);
+        let left_out: Vec<_> = left_out
+            .iter()
+            .map(|left| (left.path.as_str(), left.reason.as_str()))
+            .collect();
+        assert_eq!(left_out, [("transcript", warning)]);
+    }
+}
+
+#[tokio::test]
+async fn the_data_of_an_agent_whose_transcript_was_exported_is_not_kept() {
+    let world = world();
+    world.filled(&[("a.txt", "one")]).await;
+    start(&world, Serve::Process(Box::new(python())), 20_000)
+        .await
+        .unwrap();
+    world.stop(5000).await.unwrap();
+    assert_eq!(agent_data(&world).await, (None, Vec::new(), Vec::new()));
 }
 
 #[tokio::test]
