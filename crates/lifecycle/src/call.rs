@@ -159,7 +159,7 @@ impl Engine {
         let mut task = tokio::spawn(work(Call::new(meta, sender)));
         let mut interrupt = self.interrupt.clone();
         let mut until = Instant::now() + limit;
-        let cut = loop {
+        let ended = loop {
             let overall = if step.moves_bytes() {
                 until
             } else {
@@ -167,21 +167,27 @@ impl Engine {
             };
             tokio::select! {
                 biased;
-                done = &mut task => return Ok(done.unwrap_or_else(|died| Err(ProviderError::new(ErrorKind::Internal, format!("the provider panicked: {died}"))))),
-                signal = interrupt.raised() => break Failure::signalled(signal),
-                failure = held.stopped() => break failure,
+                done = &mut task => break Ok(done.unwrap_or_else(|died| Err(ProviderError::new(ErrorKind::Internal, format!("the provider panicked: {died}"))))),
+                signal = interrupt.raised() => break Err(Failure::signalled(signal)),
+                failure = held.stopped() => break Err(failure),
                 Some(event) = events.recv() => {
                     if step.moves_bytes() && matches!(event, CallEvent::Progress { .. }) {
                         until = Instant::now() + limit;
                     }
                     self.news(held, step, event);
                 }
-                () = tokio::time::sleep_until(until) => break timed_out(step, limit),
-                () = tokio::time::sleep_until(overall) => break Failure::new(ErrorCode::Timeout, format!("the operation's time limit passed during `{step}`")),
+                () = tokio::time::sleep_until(until) => break Err(timed_out(step, limit)),
+                () = tokio::time::sleep_until(overall) => break Err(Failure::new(ErrorCode::Timeout, format!("the operation's time limit passed during `{step}`"))),
             }
         };
-        let_go(&mut task).await;
-        Err(cut)
+        if ended.is_err() {
+            let_go(&mut task).await;
+        }
+        // What was said last may not have been heard yet.
+        while let Ok(event) = events.try_recv() {
+            self.news(held, step, event);
+        }
+        ended
     }
 
     fn news(&self, held: &mut Held, step: Step, event: CallEvent) {

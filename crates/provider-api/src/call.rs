@@ -99,13 +99,18 @@ impl Call {
         }
     }
 
-    /// Reports progress, unless the receiver is busy.
+    /// Reports progress, unless the receiver is busy: half of the room for what it has not read yet is left to warnings.
     pub fn progress(&self, what: &str, done: u64, total: Option<u64>) {
-        self.offer(CallEvent::Progress {
-            what: what.to_owned(),
-            done,
-            total,
-        });
+        if let Some(events) = &self.events
+            && events.capacity() > events.max_capacity() / 2
+        {
+            // The next piece tells more than this one.
+            let _ = events.try_send(CallEvent::Progress {
+                what: what.to_owned(),
+                done,
+                total,
+            });
+        }
     }
 
     /// Does the work, and reports how far work on another thread is until it is done.
@@ -134,13 +139,40 @@ impl Call {
 
     /// Says something the user should know.
     pub fn warn(&self, text: impl Into<String>) {
-        self.offer(CallEvent::Warning(text.into()));
-    }
-
-    fn offer(&self, event: CallEvent) {
         if let Some(events) = &self.events {
-            // A full channel means that earlier news is still unread: this piece may be lost.
-            let _ = events.try_send(event);
+            // Progress never fills the channel: only where all of it is unread warnings or output is this one lost.
+            let _ = events.try_send(CallEvent::Warning(text.into()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Call, CallEvent, Meta};
+    use tokio::sync::mpsc;
+
+    #[test]
+    fn no_progress_is_in_the_way_of_a_warning() {
+        let (sender, mut events) = mpsc::channel(64);
+        let meta = Meta {
+            operation_id: "op".to_owned(),
+            fence: 1,
+            attempt: 1,
+            deadline_ms: 0,
+            traceparent: None,
+        };
+        let call = Call::new(meta, sender);
+        for done in 0..1000 {
+            call.progress("much", done, None);
+        }
+        for number in 0..20 {
+            call.warn(format!("warning {number}"));
+        }
+        drop(call);
+        let mut warnings = 0;
+        while let Ok(event) = events.try_recv() {
+            warnings += u32::from(matches!(event, CallEvent::Warning(_)));
+        }
+        assert_eq!(warnings, 20);
     }
 }

@@ -32,6 +32,27 @@ async fn a_session_becomes_ready() {
 }
 
 #[tokio::test]
+async fn what_a_step_says_last_is_heard() {
+    let mut world = world();
+    let (sender, mut news) = tokio::sync::mpsc::unbounded_channel();
+    world.engine.watch = Watch::new(sender);
+    world.ready("one").await;
+    let mut told = Vec::new();
+    while let Ok(one) = news.try_recv() {
+        told.push(one);
+    }
+    for step in [
+        Step::Provision,
+        Step::SyncRepo,
+        Step::Install,
+        Step::StartAgent,
+    ] {
+        let last = |one: &Progress| matches!(one, Progress::Moved { step: of, done: 1, .. } if *of == step);
+        assert!(told.iter().any(last), "{step}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_up_takes_at_most_twelve_commits() {
     let world = world();
     let before = world.engine.ledger.commits();
