@@ -136,7 +136,7 @@ impl<S: Sandboxes> Adapted<S> {
             }
         };
         let client = self.client(&serving, &address);
-        self.await_ready(call, id, server, &client, deadline)
+        self.await_ready(call, request, server, &client, deadline)
             .await
             .map_err(|error| without_secrets(error, request, &address))?;
         let upstream = Upstream {

@@ -111,11 +111,12 @@ impl<S: Sandboxes> Adapted<S> {
     pub(crate) async fn await_ready(
         &self,
         call: &Call,
-        id: &SandboxId,
+        request: &StartAgentRequest,
         server: &Server,
         client: &AgentClient,
         deadline: Instant,
     ) -> Result<(), ProviderError> {
+        let id = &request.sandbox_id;
         let ready = async {
             if let Some(line) = server
                 .ready
@@ -141,7 +142,9 @@ impl<S: Sandboxes> Adapted<S> {
             .await
             .unwrap_or_default();
         let tail = String::from_utf8_lossy(&tail).into_owned();
-        Err(source.not_ready(server, tail.lines().map(str::to_owned).collect()))
+        let tail = tail.lines().map(str::to_owned).collect();
+        // The shell that could say how it ended is not its parent.
+        Err(source.not_ready(&request.agent.name, server, None, tail))
     }
 
     /// Runs a script that begins with [`HEAD`].

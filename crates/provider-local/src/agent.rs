@@ -8,6 +8,7 @@ use crate::logs;
 use crate::processes::Process;
 use crate::protocol::{AgentStarted, Door, Publish, Reply, Request, StartAgent};
 use crate::provider::Local;
+use crate::record::StateRecord;
 use alpine_gateway::Listener;
 use alpine_gateway::client::{AgentClient, ClientError};
 use alpine_provider_api::*;
@@ -46,7 +47,8 @@ pub(crate) async fn start_agent(
             if server.transcript.is_some() {
                 file::write(&sandbox.unexported(), b"")?;
             }
-            start_server(local, &sandbox, &server, &request.env, deadline).await?;
+            let agent = (request.agent.name.as_str(), server.as_ref());
+            start_server(local, &sandbox, agent, &request.env, deadline).await?;
             Some(url(&open_door(&sandbox, publish).await?))
         }
     };
@@ -70,7 +72,7 @@ pub(crate) async fn open_door(sandbox: &Sandbox, publish: Publish) -> Result<Doo
 async fn start_server(
     local: &Local,
     sandbox: &Sandbox,
-    server: &Server,
+    (name, server): (&str, &Server),
     more: &BTreeMap<String, Secret<String>>,
     deadline: Instant,
 ) -> Result<(), ProviderError> {
@@ -83,7 +85,8 @@ async fn start_server(
         Ok(Reply::AgentStarted(started)) => started,
         Ok(_) => return Err(dial::unexpected(sandbox)),
         Err(error) if error.kind == ErrorKind::InvalidArgument => {
-            return Err(ProviderError::new(ErrorKind::AgentNotReady, error.message));
+            let message = format!("the agent `{name}` can't be started: {}", error.message);
+            return Err(ProviderError::new(ErrorKind::AgentNotReady, message));
         }
         Err(error) => return Err(error),
     };
@@ -106,26 +109,31 @@ async fn start_server(
     match ready.await {
         Ok(()) => Ok(()),
         Err(source) => {
-            if matches!(source, ClientError::Exited) {
-                await_last_words(sandbox).await;
-            }
+            let ended = if matches!(source, ClientError::Exited) {
+                await_last_words(sandbox).await
+            } else {
+                None
+            };
             let tail = logs::tail(sandbox, LogName::Agent, started.log_from, 20);
-            Err(source.not_ready(server, tail))
+            Err(source.not_ready(name, server, ended.as_ref(), tail))
         }
     }
 }
 
-/// Waits, a little, until the supervisor has taken note of the server's end: its last lines are in the log by then.
-async fn await_last_words(sandbox: &Sandbox) {
+/// Waits, a little, until the supervisor has taken note of the server's end, and says how that was: its last lines are in
+/// the log by then.
+async fn await_last_words(sandbox: &Sandbox) -> Option<ExecReply> {
     let limit = Instant::now() + dial::PROMPT;
     while Instant::now() < limit {
         match Dial::prompt(sandbox, &Request::Hello).await {
             Ok(Reply::Hello(hello)) if hello.agent.as_ref().is_some_and(|agent| agent.running) => {
                 tokio::time::sleep(LOOK).await;
             }
-            Ok(_) | Err(_) => return,
+            Ok(_) | Err(_) => break,
         }
     }
+    let state: Option<StateRecord> = file::read_json(&sandbox.state()).unwrap_or_default();
+    state?.agent?.ended
 }
 
 /// Waits for the line in the log after which the server may be asked.

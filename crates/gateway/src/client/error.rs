@@ -1,6 +1,6 @@
 //! Why an agent did not answer.
 
-use alpine_provider_api::{ErrorKind, ProviderError, Server};
+use alpine_provider_api::{ErrorKind, ExecReply, ProviderError, Server};
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub enum ClientError {
         limit: usize,
     },
     /// The server's process has ended.
-    #[error("the agent exited before it was ready")]
+    #[error("its program ended before it was ready")]
     Exited,
     /// The deadline came first.
     #[error("the agent was not ready in time: `{path}` had no good answer")]
@@ -76,11 +76,25 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The provider's failure to start this server, with every cause, and with the last lines of its log.
+    /// The provider's failure to start this agent, with every cause, how its program ended where that is known, and the
+    /// last lines of its log.
     #[must_use]
-    pub fn not_ready(&self, server: &Server, log_tail: Vec<String>) -> ProviderError {
+    pub fn not_ready(
+        &self,
+        agent: &str,
+        server: &Server,
+        ended: Option<&ExecReply>,
+        log_tail: Vec<String>,
+    ) -> ProviderError {
         let program = server.argv.first().map_or("", String::as_str);
-        let mut message = format!("the agent `{program}` did not become ready: {self}");
+        let mut message = format!("the agent `{agent}` (`{program}`) did not become ready: {self}");
+        match ended {
+            Some(ExecReply::Exited(status)) => message.push_str(&format!(", with status {status}")),
+            Some(ExecReply::Signalled(signal)) => {
+                message.push_str(&format!(", by signal {signal}"))
+            }
+            None => {}
+        }
         let mut cause = self.source();
         while let Some(next) = cause {
             message.push_str(&format!(": {next}"));

@@ -277,6 +277,8 @@ async fn an_agent_that_exits_is_reported_at_once() {
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::AgentNotReady);
     assert_eq!(error.log_tail, ["the reason"]);
+    let said = "the agent `test` (`sh`) did not become ready: its program ended before it was ready, with status 3";
+    assert_eq!(error.message, said);
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
@@ -320,7 +322,8 @@ async fn an_agent_that_is_not_installed_is_named() {
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::AgentNotReady);
-    assert!(error.message.contains("alpine-no-such-agent"), "{error}");
+    let said = "the agent `test` can't be started: program `alpine-no-such-agent`";
+    assert!(error.message.starts_with(said), "{error}");
 }
 
 #[tokio::test]
