@@ -6,8 +6,10 @@ use crate::types::{Captured, LeftOut, Root};
 use crate::unlock::{Lifted, refused, unlock};
 use crate::walk::{Found, Seen, failed, walk};
 use crate::writer::{Writer, write};
-use rustix::fs::{FileType, Mode, OFlags, fgetxattr, flistxattr, fstat, openat, readlinkat};
-use rustix::io::Errno;
+use rustix::fs::{
+    FileType, Mode, OFlags, SeekFrom, fgetxattr, flistxattr, fstat, openat, readlinkat, seek,
+};
+use rustix::io::{Errno, pread};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -145,27 +147,43 @@ impl Capture<'_, '_> {
         Ok(true)
     }
 
-    /// Exactly as many bytes as were announced: what is missing is zero, what is more is not read.
+    /// Exactly as many bytes as were announced: what is missing is zero, what is more is not read. Neither are holes.
     fn content(&mut self, path: &[u8], file: &OwnedFd, size: u64) -> Result<(), SnapshotError> {
-        let mut left = size;
-        let mut chunk = std::mem::take(&mut self.chunk);
-        while left > 0 {
-            let want = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let read = match rustix::io::read(file, &mut chunk[..want]) {
+        let mut at = 0;
+        while at < size {
+            let data = data_from(file, at, size);
+            self.writer.put_zeros(data - at)?;
+            at = data;
+            if at < size {
+                at = self.data(path, file, at, hole_from(file, at, size))?;
+            }
+        }
+        self.writer.put(&[0; 512][..padding(size)])
+    }
+
+    /// Reads from `at` up to `end`, or up to where the file ends by now; gives where that is.
+    fn data(
+        &mut self,
+        path: &[u8],
+        file: &OwnedFd,
+        mut at: u64,
+        end: u64,
+    ) -> Result<u64, SnapshotError> {
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let want = self.chunk.len().min(left);
+            let read = match pread(file, &mut self.chunk[..want], at) {
                 Err(Errno::INTR) => continue,
                 read => read.map_err(|error| failed("read", path, error))?,
             };
-            let got = if read == 0 {
-                chunk[..want].fill(0);
-                want
-            } else {
-                read
-            };
-            self.writer.put(&chunk[..got])?;
-            left -= got as u64;
+            if read == 0 {
+                self.writer.put_zeros(end - at)?;
+                return Ok(end);
+            }
+            self.writer.put(&self.chunk[..read])?;
+            at += read as u64;
         }
-        self.chunk = chunk;
-        self.writer.put(&[0; 512][..padding(size)])
+        Ok(at)
     }
 
     /// Says what is not kept as it is; the answer is that it is not.
@@ -208,6 +226,20 @@ impl Capture<'_, '_> {
         found.sort_unstable();
         Ok(found)
     }
+}
+
+/// Where the first data from here on is. Where the file system can't tell holes, all is data.
+fn data_from(file: &OwnedFd, at: u64, size: u64) -> u64 {
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(data) => data.clamp(at, size),
+        Err(Errno::NXIO) => size,
+        Err(_) => at,
+    }
+}
+
+/// Where the data from here on ends.
+fn hole_from(file: &OwnedFd, at: u64, size: u64) -> u64 {
+    seek(file, SeekFrom::Hole(at)).map_or(size, |hole| hole.clamp(at + 1, size))
 }
 
 /// What a system call gives that says `ERANGE` where the buffer is too small.

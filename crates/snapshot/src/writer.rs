@@ -12,11 +12,18 @@ use std::path::{Path, PathBuf};
 
 const LEVEL: i32 = 1;
 
+/// So many zeros are packed once, as a frame of their own, and written as often as a hole has room for them.
+const STRETCH: usize = 16 * 1024 * 1024;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
 type Encoder = zstd::Encoder<'static, SealWriter<File>>;
 
 /// An archive that is being written.
 pub(crate) struct Writer<'a> {
-    encoder: Encoder,
+    /// None after a failure: nothing more is written then.
+    encoder: Option<Encoder>,
+    /// A packed [`STRETCH`], once one was needed.
+    stretch: Vec<u8>,
     part: &'a Path,
     progress: &'a mut dyn FnMut(u64),
     done: u64,
@@ -55,7 +62,8 @@ fn write_part(
         .open(part)
         .map_err(written)?;
     let mut writer = Writer {
-        encoder: encoder(file).map_err(written)?,
+        encoder: Some(encoder(SealWriter::new(file)).map_err(written)?),
+        stretch: Vec::new(),
         part,
         progress,
         done: 0,
@@ -65,12 +73,15 @@ fn write_part(
     // Two empty blocks end a tar archive.
     writer.put(&[0; 1024])?;
     let Writer {
-        encoder,
+        encoder: Some(encoder),
         progress,
         mut done,
         entries,
         ..
-    } = writer;
+    } = writer
+    else {
+        return Err(written(broken()));
+    };
     let mut tick = || {
         done += 1;
         progress(done);
@@ -92,10 +103,41 @@ impl Writer<'_> {
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.encoder
-            .write_all(bytes)
+        let encoder = self.encoder.as_mut().ok_or_else(broken);
+        encoder
+            .and_then(|encoder| encoder.write_all(bytes))
             .map_err(|error| SnapshotError::io("write", self.part, error))?;
         self.tell(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Puts so many zeros, which costs little however many they are.
+    pub(crate) fn put_zeros(&mut self, count: u64) -> Result<(), SnapshotError> {
+        let stretches = count / STRETCH as u64;
+        if stretches > 0 {
+            self.put_stretches(stretches)
+                .map_err(|error| SnapshotError::io("write", self.part, error))?;
+        }
+        let mut left = usize::try_from(count % STRETCH as u64).unwrap_or(0);
+        while left > 0 {
+            let some = left.min(ZEROS.len());
+            self.put(&ZEROS[..some])?;
+            left -= some;
+        }
+        Ok(())
+    }
+
+    /// Ends the frame that is being written, writes others between it and the next.
+    fn put_stretches(&mut self, count: u64) -> io::Result<()> {
+        if self.stretch.is_empty() {
+            self.stretch = packed_zeros()?;
+        }
+        let mut file = self.encoder.take().ok_or_else(broken)?.finish()?;
+        for _ in 0..count {
+            file.write_all(&self.stretch)?;
+            self.tell(STRETCH as u64);
+        }
+        self.encoder = Some(encoder(file)?);
         Ok(())
     }
 
@@ -106,8 +148,21 @@ impl Writer<'_> {
     }
 }
 
-fn encoder(file: File) -> io::Result<Encoder> {
-    let mut encoder = zstd::Encoder::new(SealWriter::new(file), LEVEL)?;
+fn broken() -> io::Error {
+    io::Error::other("an earlier write failed")
+}
+
+fn packed_zeros() -> io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL)?;
+    encoder.include_checksum(true)?;
+    for _ in 0..STRETCH / ZEROS.len() {
+        encoder.write_all(&ZEROS)?;
+    }
+    encoder.finish()
+}
+
+fn encoder(file: SealWriter<File>) -> io::Result<Encoder> {
+    let mut encoder = zstd::Encoder::new(file, LEVEL)?;
     encoder.include_checksum(true)?;
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
     encoder.multithread(u32::try_from(threads).unwrap_or(1))?;

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -160,6 +160,50 @@ fn stock_tar_reads_it() {
         describe(&place.source())
     );
     tree::open_up(place.root.path());
+}
+
+/// Progress is told of each piece that is read.
+#[test]
+fn a_hole_is_not_read() {
+    let place = Place::new();
+    let file = File::create(place.source().join("sparse")).unwrap();
+    file.set_len(1 << 33).unwrap();
+    let (mut pieces, mut last) = (0, 0);
+    let source = place.source();
+    let roots = [Root {
+        name: "workspace",
+        path: &source,
+    }];
+    let captured = capture(&roots, &place.archive(), &mut |done| {
+        pieces += 1;
+        last = done;
+    });
+    assert!(captured.unwrap().size < 1 << 20);
+    assert!(last >= 1 << 33 && pieces < 1000, "{last} in {pieces}");
+}
+
+#[test]
+fn what_is_around_holes_comes_back() {
+    let place = Place::new();
+    let path = place.source().join("sparse");
+    let file = File::create(&path).unwrap();
+    for at in [0, 5 << 20, (40 << 20) + 7] {
+        file.write_all_at(b"some text", at).unwrap();
+    }
+    file.set_len((60 << 20) + 3).unwrap();
+    place.capture().unwrap();
+    place.restore().unwrap();
+    let back = |from: &str| fs::read(place.back().join(from)).unwrap();
+    assert!(back("workspace/sparse") == fs::read(&path).unwrap());
+    fs::create_dir(place.back().join("tar")).unwrap();
+    let status = Command::new("tar")
+        .args(["--zstd", "-xf"])
+        .arg(place.archive())
+        .arg("-C")
+        .arg(place.back().join("tar"))
+        .status();
+    assert!(status.unwrap().success());
+    assert!(back("tar/workspace/sparse") == fs::read(&path).unwrap());
 }
 
 #[test]
