@@ -5,7 +5,7 @@
 
 use crate::asking::Asking;
 use crate::child::{Ended, Invocation, run};
-use crate::classify::{Doing, classify, is_missing};
+use crate::classify::{Doing, classify, damaged, is_damaged, is_missing};
 use crate::environment::Environment;
 use crate::git::{GitConfig, Progress};
 use crate::skeleton;
@@ -238,12 +238,15 @@ impl<'a> Mirror<'a> {
         let ended = asking
             .run(Some(&self.path()), &arguments, Some(progress))
             .await?;
-        self.judge(&ended)
+        self.judge(&ended, what.starts_with('+'))
     }
 
-    fn judge(&self, ended: &Ended) -> Result<bool, ProviderError> {
+    fn judge(&self, ended: &Ended, is_branch: bool) -> Result<bool, ProviderError> {
         if ended.code == Some(0) {
             return Ok(true);
+        }
+        if is_damaged(self.repo, ended, is_branch) {
+            return Err(damaged(self.repo, ended));
         }
         if is_missing(ended) {
             return Ok(false);

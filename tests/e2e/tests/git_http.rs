@@ -165,8 +165,9 @@ fn without_a_token_nothing_is_begun_and_with_public_nothing_is_asked() {
         "ERR_REPO_AUTH_REJECTED",
         1,
     );
+    let cause = text(&failure, "cause");
     assert!(
-        text(&failure, "next_step").contains("GITHUB_TOKEN"),
+        cause.contains("none was sent: a token (`GITHUB_TOKEN`)"),
         "{failure:#}"
     );
 

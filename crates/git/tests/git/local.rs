@@ -137,6 +137,28 @@ async fn a_commit_that_nobody_has_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_repository_that_has_lost_an_object_is_called_damaged() {
+    for object in ["HEAD", "HEAD:two"] {
+        for is_emptied in [false, true] {
+            let place = Place::new();
+            let commit = place.tip().await.unwrap();
+            let id = place.source_git(&["rev-parse", object]);
+            let (directory, name) = id.trim().split_at(2);
+            let path = place.source().join(".git/objects").join(directory);
+            fs::remove_file(path.join(name)).unwrap();
+            if is_emptied {
+                fs::write(path.join(name), "").unwrap();
+            }
+            let error = place.checkout(&commit).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidArgument, "{error:?}");
+            assert!(error.message.contains("is damaged"), "{error:?}");
+            let fsck = format!("git -C '{}' fsck", place.source().display());
+            assert_eq!(error.hint, Some(fsck));
+        }
+    }
+}
+
+#[tokio::test]
 async fn empty_repositories_and_odd_branches() {
     let place = Place::empty();
     place.source_git(&["init", "-q", "-b", "main"]);

@@ -71,10 +71,16 @@ async fn refusals_are_told_apart() {
             "right to read",
         ),
         (
+            "403 Forbidden",
+            false,
+            ErrorKind::AuthRejected,
+            "none was sent",
+        ),
+        (
             "404 Not Found",
             false,
             ErrorKind::AuthRejected,
-            "may not see it",
+            "is not public, and none was sent",
         ),
         (
             "404 Not Found",
@@ -99,7 +105,11 @@ async fn refusals_are_told_apart() {
         );
         let told = format!("{} {:?}", error.message, error.hint);
         assert!(told.contains(hint), "{head}: {error:?}");
-        assert!(!error.log_tail.is_empty(), "{head}");
+        // What the message says already is not said again.
+        let message = &error.message;
+        let again = |line: &String| message.contains(line.trim_start_matches("fatal: "));
+        assert!(!error.log_tail.iter().any(again), "{head}: {error:?}");
+        assert_eq!(told.contains("none was sent"), !with_token, "{head}");
     }
 }
 
@@ -117,6 +127,8 @@ async fn failures_of_the_network_are_transient() {
             (ErrorKind::Unreachable, Retry::Transient),
             "{head}: {error:?}"
         );
+        assert!(!error.message.contains("unable to access"), "{error:?}");
+        assert!(error.log_tail.is_empty(), "it is all said: {error:?}");
     }
     let place = Place::empty();
     for text in ["http://127.0.0.1:1/o/r.git", "https://name.invalid/o/r.git"] {
@@ -345,6 +357,11 @@ async fn ssh_failures_are_told_apart_and_nothing_is_asked() {
             (kind, retry),
             "{said}: {error:?}"
         );
+        if kind == ErrorKind::Unreachable && retry == Retry::Transient {
+            // What SSH said is the cause, and it is said once.
+            assert!(error.message.ends_with(said), "{error:?}");
+            assert!(error.log_tail.is_empty(), "{error:?}");
+        }
         let seen = fs::read_to_string(place.root.path().join("seen")).unwrap();
         for part in [
             "SSH_AUTH_SOCK=/run/agent\n",
