@@ -3,6 +3,8 @@
 use crate::{ErrorCode, Failure};
 use alpine_provider_api::{GitCredential, RepoUrl, Secret, Transport};
 
+const NO_TOKEN: &str = "neither `GITHUB_TOKEN` nor `GH_TOKEN` is set";
+
 /// What could open a remote repository.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
@@ -36,14 +38,20 @@ pub fn preflight(
     if there || public {
         return Ok(found);
     }
-    let (missing, next) = match repo.transport() {
-        Transport::Ssh => (
-            "`SSH_AUTH_SOCK` is not set",
+    let (missing, next) = match (repo.transport(), repo.host()) {
+        (Transport::Ssh, _) => (
+            "`SSH_AUTH_SOCK` is not set".to_owned(),
             "eval \"$(ssh-agent)\" && ssh-add",
         ),
-        Transport::Https | Transport::Http | Transport::File => (
-            "neither `GITHUB_TOKEN` nor `GH_TOKEN` is set",
+        (Transport::Https | Transport::Http | Transport::File, Some("github.com")) => (
+            NO_TOKEN.to_owned(),
             "export GITHUB_TOKEN=\"$(gh auth token)\"  # or add --public for a public repository",
+        ),
+        // What `gh` keeps is for another host.
+        (Transport::Https | Transport::Http | Transport::File, host) => (
+            host.filter(|host| !is_trusted(host, credentials))
+                .map_or_else(|| NO_TOKEN.to_owned(), unnamed),
+            "export GITHUB_TOKEN=…  # or add --public for a public repository",
         ),
     };
     Err(Failure::new(
@@ -53,21 +61,32 @@ pub fn preflight(
     .next(next))
 }
 
+/// That there is no token, and that this host would not get one.
+fn unnamed(host: &str) -> String {
+    format!(
+        "{NO_TOKEN}, and a token goes to `{host}` only where `config.toml` has, under `[git]`, `token_hosts = [\"{host}\"]`"
+    )
+}
+
 fn token_for(repo: &RepoUrl, credentials: &Credentials) -> Option<GitCredential> {
     let host = repo.host()?;
+    let token = credentials.token.clone()?;
+    is_trusted(host, credentials).then(|| GitCredential::Token {
+        host: host.to_owned(),
+        token,
+    })
+}
+
+/// Whether the host, with its port or without, is named as one that may see the token.
+fn is_trusted(host: &str, credentials: &Credentials) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         Some(_) | None => host,
     };
-    let trusted = credentials
+    credentials
         .token_hosts
         .iter()
-        .any(|trusted| trusted.eq_ignore_ascii_case(host) || trusted.eq_ignore_ascii_case(name));
-    let token = credentials.token.clone()?;
-    trusted.then(|| GitCredential::Token {
-        host: host.to_owned(),
-        token,
-    })
+        .any(|trusted| trusted.eq_ignore_ascii_case(host) || trusted.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -108,6 +127,26 @@ mod tests {
             preflight(&url("/srv/r"), false, &Credentials::default()).unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn what_is_missing_is_told_by_host() {
+        let hosts = |token_hosts: &[&str]| Credentials {
+            token_hosts: token_hosts.iter().map(|&host| host.to_owned()).collect(),
+            ..Credentials::default()
+        };
+        let missing = |text: &str, token_hosts: &[&str]| {
+            preflight(&url(text), false, &hosts(token_hosts)).unwrap_err()
+        };
+        let github = missing("https://github.com/o/r", &["github.com"]);
+        assert!(github.next_step.contains("gh auth token"), "{github:?}");
+        // `gh` has no token of another host, and without its name in the configuration none would be sent.
+        let other = missing("https://git.example:8443/o/r", &["github.com"]);
+        assert!(!other.next_step.contains("gh auth"), "{other:?}");
+        let line = "`token_hosts = [\"git.example:8443\"]`";
+        assert!(other.cause.ends_with(line), "{other:?}");
+        let named = missing("https://git.example:8443/o/r", &["git.example"]);
+        assert!(!named.cause.contains("token_hosts"), "{named:?}");
     }
 
     #[test]

@@ -260,7 +260,8 @@ impl Engine {
         match self.down_at(down, version).await {
             Ok(outcome) => {
                 done.state = Some(outcome.state);
-                done.done = true;
+                done.error = self.undestroyed(&session.session_id).await?;
+                done.done = done.error.is_none();
             }
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             // Somebody else has gone on with it meanwhile.
@@ -268,6 +269,19 @@ impl Engine {
             Err(failure) => done.error = Some(self.told(&failure)),
         }
         Ok(done)
+    }
+
+    /// What keeps the sandbox of a session whose work is safe from being destroyed.
+    async fn undestroyed(&self, id: &SessionId) -> Result<Option<String>, Failure> {
+        let id = id.clone();
+        let session = self.read(move |snapshot| snapshot.session(&id)).await?;
+        let left = session.filter(|session| session.destroy_pending);
+        Ok(left.map(|session| {
+            session.last_error.map_or_else(
+                || "the sandbox is still there".to_owned(),
+                |error| error.cause,
+            )
+        }))
     }
 }
 

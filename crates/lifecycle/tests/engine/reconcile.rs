@@ -65,6 +65,25 @@ async fn nothing_is_found_where_all_is_well() {
 }
 
 #[tokio::test]
+async fn a_destroy_that_fails_again_is_not_called_done() {
+    let world = world();
+    world.ready("one").await;
+    crashed_down(&world, "destroy").await;
+    world.fake.fault("destroy", Fault::Error(ErrorKind::Io), 1);
+    let found = only(&world).await;
+    assert_eq!(
+        (found.finding, found.done, found.state),
+        (Finding::DestroyPending, false, Some(State::Stopped)),
+        "{found:?}"
+    );
+    let error = found.error.unwrap();
+    assert!(error.starts_with("destroy: "), "{error}");
+    let found = only(&world).await;
+    assert_eq!((found.done, found.error), (true, None));
+    world.assert_sound("one");
+}
+
+#[tokio::test]
 async fn an_interrupted_down_is_finished() {
     for method in ["stop", "capture", "persist", "read_object", "destroy"] {
         let world = world();
