@@ -15,7 +15,14 @@ pub const LARGEST: u64 = 64 * 1024;
 
 /// The install command that the repository names; none when it names none.
 pub(crate) fn read(workspace: &Path) -> Result<Option<Plan>, ProviderError> {
-    let text = file::read_small(&workspace.join(NAME), LARGEST)
+    let path = workspace.join(NAME);
+    // A link could lead out of the repository.
+    if path.is_symlink() {
+        return Err(invalid(format!(
+            "`{NAME}` is a symbolic link, which is not followed: it has to be a file"
+        )));
+    }
+    let text = file::read_small(&path, LARGEST)
         .map_err(|source| invalid(format!("`{NAME}`: {source}")))?;
     let Some(text) = text else { return Ok(None) };
     let text = String::from_utf8(text).map_err(|_| invalid(format!("`{NAME}` is not UTF-8")))?;
