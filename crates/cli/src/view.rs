@@ -22,8 +22,8 @@ pub(crate) use reconcile::ReconcileDocument;
 pub(crate) use stats::{Outcomes, StatsDocument};
 pub(crate) use status::{ObservedDocument, StatusDocument};
 
-use alpine_ledger::{SessionSummary, State};
-use alpine_lifecycle::{DownOutcome, Failure, UpOutcome, next_step};
+use alpine_ledger::SessionSummary;
+use alpine_lifecycle::{DownOutcome, Failure, UpOutcome};
 use alpine_provider_api::Redactor;
 use serde::Serialize;
 use serde_json::Value;
@@ -173,10 +173,14 @@ pub(crate) struct ListedDocument {
 }
 
 impl ListDocument {
-    pub(crate) fn new(sessions: &[SessionSummary], truncated: bool, redactor: &Redactor) -> Self {
+    pub(crate) fn new(
+        sessions: &[(SessionSummary, Option<String>)],
+        truncated: bool,
+        redactor: &Redactor,
+    ) -> Self {
         let sessions = sessions
             .iter()
-            .map(|session| ListedDocument::new(session, redactor));
+            .map(|(session, next)| ListedDocument::new(session, next.as_deref(), redactor));
         Self {
             schema_version: VERSION,
             sessions: sessions.collect(),
@@ -186,7 +190,7 @@ impl ListDocument {
 }
 
 impl ListedDocument {
-    fn new(session: &SessionSummary, redactor: &Redactor) -> Self {
+    fn new(session: &SessionSummary, next: Option<&str>, redactor: &Redactor) -> Self {
         Self {
             session_id: session.session_id.to_string(),
             name: session.name.as_ref().map(|name| redactor.redact(name)),
@@ -197,12 +201,7 @@ impl ListedDocument {
             opencode_url: session.opencode_url.clone(),
             updated_at: session.updated_at.to_string(),
             owner_principal_id: session.owner_principal_id.clone(),
-            next_step: next(
-                session.session_id.as_str(),
-                session.state,
-                session.destroy_pending,
-                session.opencode_url.as_deref(),
-            ),
+            next_step: next.map(|next| redactor.redact(next)),
         }
     }
 }
@@ -255,14 +254,6 @@ pub(crate) struct SettingDocument {
     pub(crate) value: Value,
     pub(crate) origin: &'static str,
     pub(crate) source: Option<String>,
-}
-
-/// The command that takes a session further; one without a page is not opened.
-fn next(id: &str, state: State, destroy_pending: bool, url: Option<&str>) -> Option<String> {
-    match (state, url) {
-        (State::Ready, None) => Some(format!("alpine down {id}")),
-        _ => next_step(id, state, destroy_pending),
-    }
 }
 
 /// A value whose texts hold no secret; digests are no free text.

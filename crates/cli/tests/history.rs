@@ -1024,3 +1024,22 @@ fn where_there_is_no_ledger_there_is_no_history() {
     assert!(text(&run(&["stats", "--prometheus"])).ends_with('\n'));
     assert!(!directory.path().join("home").exists());
 }
+
+#[test]
+fn list_and_status_say_the_same_of_an_up_and_never_to_end_one_that_does_well() {
+    let world = World::new();
+    let grant = world.up("tester", "build");
+    let id = grant.session.session_id.to_string();
+    let both = |wanted: &str| {
+        let listed = document(&world.run(&["list", "--all", "--json"]));
+        assert_eq!(listed["sessions"][0]["next_step"], wanted, "{listed:#}");
+        let status = document(&world.run(&["status", &id, "--json"]));
+        assert_eq!(status["next_step"], wanted, "{status:#}");
+    };
+    both(&format!("alpine status {id}"));
+    // Its holder's lock goes with it.
+    drop(grant);
+    both(
+        "alpine up https://example.com/repo.git --branch main --client-request-id build --agent none --provider local --public",
+    );
+}

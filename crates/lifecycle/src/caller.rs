@@ -1,7 +1,7 @@
-//! Who is calling, which session is meant, and what can be done with it next.
+//! Who is calling, and which session is meant.
 
 use crate::{ErrorCode, Failure};
-use alpine_ledger::{Found, LedgerError, SessionId, SessionRecord, Snapshot, State};
+use alpine_ledger::{Found, LedgerError, SessionId, SessionRecord, Snapshot};
 
 /// Who is calling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,26 +62,6 @@ pub(crate) fn may_touch(caller: &Caller, session: &SessionRecord) -> Result<(), 
         ),
     )
     .next("alpine list"))
-}
-
-/// The command that takes a session in that state further, if there is one.
-#[must_use]
-pub fn next_step(session: &str, state: State, destroy_pending: bool) -> Option<String> {
-    match state {
-        State::Requested | State::Provisioning | State::RepoSyncing | State::Installing => {
-            Some(format!("alpine down {session} --cancel"))
-        }
-        State::Ready => Some(format!("alpine open {session}")),
-        State::Failing
-        | State::Stopping
-        | State::Persisting
-        | State::CleanupFailed
-        | State::CloseFailed => Some(format!("alpine down {session}")),
-        State::StoppedUnpersisted | State::PersistFailed => {
-            Some(format!("alpine down {session} --retry-persist"))
-        }
-        State::Stopped | State::Failed => destroy_pending.then(|| format!("alpine down {session}")),
-    }
 }
 
 /// A text as one word of a POSIX shell.

@@ -4,7 +4,8 @@ use crate::ask::{Answer, discard_digest, first_answer};
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
-use crate::{Caller, DownPlan, ErrorCode, Failure, next_step};
+use crate::next::of_state;
+use crate::{Caller, DownPlan, ErrorCode, Failure};
 use alpine_ledger::{
     ErrorRecord, OperationRecord, Outcome, SessionId, SessionRecord, State, Timestamp,
 };
@@ -338,7 +339,7 @@ fn outcome(session: &SessionRecord, operation: Option<&OperationRecord>) -> Down
         history_truncated: session.history_truncated,
         workspace_snapshot: if reason.is_some() { None } else { snapshot },
         workspace_snapshot_reason: reason,
-        next_step: next_step(
+        next_step: of_state(
             session.session_id.as_str(),
             session.state,
             session.destroy_pending,

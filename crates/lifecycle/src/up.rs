@@ -4,6 +4,7 @@ use crate::again::{again, anew};
 use crate::call::StepEnd;
 use crate::engine::Engine;
 use crate::held::Held;
+use crate::next::COMING_UP;
 use crate::place::Place;
 use crate::{Caller, ErrorCode, Failure};
 use alpine_ledger::{Admission, NewSession, SessionId, SessionRecord, State};
@@ -221,8 +222,7 @@ impl Engine {
 
 /// A request that carries an interrupted one on has to bring the variables that one had: their values are not kept.
 fn must_bring_variables(session: &SessionRecord, request: &UpRequest) -> Result<(), Failure> {
-    use State::{Installing, Provisioning, RepoSyncing, Requested};
-    if ![Requested, Provisioning, RepoSyncing, Installing].contains(&session.state) {
+    if !COMING_UP.contains(&session.state) {
         return Ok(());
     }
     let kept = Kept::of(&session.new).env;

@@ -6,8 +6,8 @@ use crate::parse::usage;
 use crate::time;
 use crate::view::ListDocument;
 use crate::work::Work;
-use alpine_ledger::{ListQuery, Page, State, Timestamp};
-use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_ledger::{LedgerError, ListQuery, SessionSummary, Snapshot, State, Timestamp};
+use alpine_lifecycle::{ErrorCode, Failure, next_step};
 
 /// How many sessions are listed without `--limit`.
 const USUAL_LIMIT: u32 = 100;
@@ -35,14 +35,20 @@ pub(crate) fn run(work: &Work, args: &ListArgs) -> Result<u8, Failure> {
         ended_since: (!args.all).then(|| Timestamp(now.0.saturating_sub(WINDOW_MS))),
         limit: args.limit.unwrap_or(USUAL_LIMIT) as usize,
     };
-    let page = work
-        .ledger_to_read(&config)?
-        .read(|snapshot| snapshot.list(&query))?;
-    let document = ListDocument::new(&page.sessions, page.truncated, work.redactor());
+    let (sessions, truncated) = work.ledger_to_read(&config)?.read(|snapshot| {
+        let page = snapshot.list(&query)?;
+        let sessions: Result<Vec<_>, _> = page
+            .sessions
+            .into_iter()
+            .map(|session| with_next(snapshot, session))
+            .collect();
+        Ok((sessions?, page.truncated))
+    })?;
+    let document = ListDocument::new(&sessions, truncated, work.redactor());
     if work.output.json {
         work.output.document(&document);
     } else {
-        show(work, args, &page, &document, now);
+        show(work, args, &sessions, &document, now);
     }
     Ok(0)
 }
@@ -57,8 +63,28 @@ fn state(name: &str) -> Result<State, Failure> {
     })
 }
 
-fn show(work: &Work, args: &ListArgs, page: &Page, document: &ListDocument, now: Timestamp) {
-    if page.sessions.is_empty() {
+type Listed = (SessionSummary, Option<String>);
+
+/// A session with the command that takes it further.
+fn with_next(snapshot: &Snapshot<'_>, session: SessionSummary) -> Result<Listed, LedgerError> {
+    let next = next_step(
+        snapshot,
+        &session.session_id,
+        session.state,
+        session.destroy_pending,
+        session.opencode_url.as_deref(),
+    )?;
+    Ok((session, next))
+}
+
+fn show(
+    work: &Work,
+    args: &ListArgs,
+    sessions: &[Listed],
+    document: &ListDocument,
+    now: Timestamp,
+) {
+    if sessions.is_empty() {
         let chosen = !args.state.is_empty() || args.all_owners;
         let text = if chosen {
             "no such sessions"
@@ -79,11 +105,10 @@ fn show(work: &Work, args: &ListArgs, page: &Page, document: &ListDocument, now:
     if args.all_owners {
         header.push("OWNER");
     }
-    let rows = page
-        .sessions
+    let rows = sessions
         .iter()
         .zip(&document.sessions)
-        .map(|(record, session)| {
+        .map(|((record, _), session)| {
             let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
             let mut row = vec![
                 session.session_id.clone(),
@@ -105,10 +130,10 @@ fn show(work: &Work, args: &ListArgs, page: &Page, document: &ListDocument, now:
             row
         });
     work.output.table(&header, rows.collect());
-    if page.truncated {
+    if document.truncated {
         let more = format!(
             "there are more: alpine list --limit {}",
-            page.sessions.len().saturating_mul(10)
+            sessions.len().saturating_mul(10)
         );
         work.output.note(&more);
     }

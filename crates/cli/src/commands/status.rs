@@ -7,7 +7,7 @@ use crate::time;
 use crate::view::{ObservedDocument, StatusDocument};
 use crate::work::Work;
 use alpine_ledger::{SessionRecord, Timestamp};
-use alpine_lifecycle::{Failure, lookup};
+use alpine_lifecycle::{Failure, lookup, next_step};
 use alpine_provider_api::{Call, InspectRequest, Meta, SandboxId};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -19,18 +19,31 @@ pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
     let caller = config.caller()?;
     let ledger = work.ledger_to_read(&config)?;
-    let (session, lease, operation) = ledger.read(|snapshot| {
+    let (session, lease, operation, next) = ledger.read(|snapshot| {
         let session = match lookup(snapshot, &caller, &args.session)? {
             Ok(session) => session,
             Err(failure) => return Ok(Err(failure)),
         };
         let lease = snapshot.lease(&session.session_id)?;
         let operation = snapshot.operation(&session.operation_id)?;
-        Ok(Ok((session, lease, operation)))
+        let next = next_step(
+            snapshot,
+            &session.session_id,
+            session.state,
+            session.destroy_pending,
+            session.opencode_url.as_deref(),
+        )?;
+        Ok(Ok((session, lease, operation, next)))
     })??;
     let observed = observe(&work, &config, &session);
-    let document = StatusDocument::new(&session, lease.as_ref(), observed, work.redactor())
-        .interrupted(operation.as_ref(), work.redactor());
+    let document = StatusDocument::new(
+        &session,
+        lease.as_ref(),
+        observed,
+        next.as_deref(),
+        work.redactor(),
+    )
+    .interrupted(operation.as_ref(), work.redactor());
     if work.output.json {
         work.output.document(&document);
     } else {

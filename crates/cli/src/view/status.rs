@@ -1,6 +1,6 @@
 //! The document of `status`.
 
-use super::{VERSION, next, redacted};
+use super::{VERSION, redacted};
 use alpine_ledger::{
     ErrorRecord, LeaseRecord, OperationRecord, OperationState, SessionRecord, State,
     TransitionRecord,
@@ -94,7 +94,7 @@ pub(crate) struct ObservedDocument {
 }
 
 impl StatusDocument {
-    /// The same, with what an operation was interrupted by, and the command that carries it on.
+    /// The same, with what an operation was interrupted by.
     pub(crate) fn interrupted(
         mut self,
         operation: Option<&OperationRecord>,
@@ -103,9 +103,6 @@ impl StatusDocument {
         let interrupted =
             operation.filter(|operation| operation.state == OperationState::Interrupted);
         if let Some(error) = interrupted.and_then(|operation| operation.error.as_ref()) {
-            if !error.next_step.is_empty() {
-                self.next_step = Some(redactor.redact(&error.next_step));
-            }
             self.last_error = Some(ErrorDocument::new(error, redactor));
         }
         // A page whose sandbox has ended can't be opened.
@@ -123,6 +120,7 @@ impl StatusDocument {
         session: &SessionRecord,
         lease: Option<&LeaseRecord>,
         observed: Option<ObservedDocument>,
+        next: Option<&str>,
         redactor: &Redactor,
     ) -> Self {
         Self {
@@ -170,12 +168,7 @@ impl StatusDocument {
                 .iter()
                 .map(|warning| redactor.redact(warning))
                 .collect(),
-            next_step: next(
-                session.session_id.as_str(),
-                session.state,
-                session.destroy_pending,
-                session.opencode_url.as_deref(),
-            ),
+            next_step: next.map(|next| redactor.redact(next)),
         }
     }
 }

@@ -5,5 +5,6 @@ mod busy;
 mod common;
 mod down;
 mod holders;
+mod next;
 mod reconcile;
 mod up;
