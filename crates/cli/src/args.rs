@@ -87,7 +87,7 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     pub(crate) public: bool,
     /// Do not open a browser
-    #[arg(long)]
+    #[arg(long, overrides_with = "no_browser")]
     pub(crate) no_browser: bool,
     /// A name for the session: up to 64 of a-z, 0-9 and -
     #[arg(long, value_name = "NAME")]
@@ -108,7 +108,7 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     pub(crate) allow_unsandboxed: bool,
     /// The time limit in all, for example 5m [default: 12m]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", overrides_with = "timeout")]
     pub(crate) timeout: Option<String>,
 }
 

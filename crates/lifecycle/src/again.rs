@@ -5,7 +5,11 @@ use crate::engine::Engine;
 use crate::up::{Kept, UpRequest};
 use alpine_ledger::{Found, NewSession};
 
-/// The same `up` under the same id: it carries the request on. Values of variables are not kept, their names are.
+/// Stands in a command for the value of a variable that has to be given again.
+pub const UNKEPT: &str = "…";
+
+/// The same `up` under the same id: it carries the request on. Values of variables are not kept, their names are: where one
+/// was spelled out, [`UNKEPT`] stands for it.
 pub(crate) fn again(new: &NewSession) -> String {
     command(new, &["--client-request-id", &new.client_request_id])
 }
@@ -28,9 +32,17 @@ fn command(new: &NewSession, id: &[&str]) -> String {
         (new.public, "--public"),
         (kept.no_install, "--no-install"),
         (kept.allow_unsandboxed, "--allow-unsandboxed"),
+        (kept.no_browser, "--no-browser"),
     ];
     words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
-    words.extend(kept.env.iter().flat_map(|name| ["--env", name]));
+    let limit = kept.timeout_ms.map(|limit| format!("{limit}ms"));
+    words.extend(limit.iter().flat_map(|limit| ["--timeout", limit]));
+    let variable = |name: &String| match kept.spelled.contains(name) {
+        true => format!("{name}={UNKEPT}"),
+        false => name.clone(),
+    };
+    let variables: Vec<_> = kept.env.iter().map(variable).collect();
+    words.extend(variables.iter().flat_map(|given| ["--env", given]));
     let words: Vec<_> = words.into_iter().map(quoted).collect();
     words.join(" ")
 }

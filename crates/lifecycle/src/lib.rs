@@ -33,6 +33,7 @@ mod up;
 mod wait;
 mod watch;
 
+pub use again::UNKEPT;
 pub use caller::{Caller, lookup, quoted};
 pub use code::ErrorCode;
 pub use down::{DownOutcome, DownRequest};

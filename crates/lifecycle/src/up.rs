@@ -10,7 +10,7 @@ use crate::{Caller, ErrorCode, Failure};
 use alpine_ledger::{Admission, NewSession, SessionId, SessionRecord, State};
 use alpine_provider_api::{AgentSpec, BranchName, GitCredential, RepoUrl, Secret};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -37,10 +37,14 @@ pub struct UpRequest {
     pub name: Option<String>,
     /// Variables for the agent alone.
     pub env: BTreeMap<String, Secret<String>>,
+    /// The names of those whose values were spelled out, and are nowhere to be found again.
+    pub spelled: BTreeSet<String>,
     /// Whether the install step is left out.
     pub no_install: bool,
     /// Whether weak isolation is acceptable.
     pub allow_unsandboxed: bool,
+    /// Whether no browser is wanted.
+    pub no_browser: bool,
     /// The time limit in all, if not the usual one.
     pub timeout: Option<Duration>,
     /// What the user should know already.
@@ -70,8 +74,12 @@ pub struct UpOutcome {
 pub(crate) struct Kept {
     pub(crate) no_install: bool,
     pub(crate) allow_unsandboxed: bool,
+    pub(crate) no_browser: bool,
+    pub(crate) timeout_ms: Option<u64>,
     /// The names of the agent's variables; their values are never kept.
     pub(crate) env: Vec<String>,
+    /// Those of them whose values were spelled out.
+    pub(crate) spelled: BTreeSet<String>,
 }
 
 impl Kept {
@@ -96,7 +104,12 @@ impl UpRequest {
             request: serde_json::json!(Kept {
                 no_install: self.no_install,
                 allow_unsandboxed: self.allow_unsandboxed,
+                no_browser: self.no_browser,
+                timeout_ms: self
+                    .timeout
+                    .map(|limit| { u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1) }),
                 env: self.env.keys().cloned().collect(),
+                spelled: self.spelled.clone(),
             }),
         }
     }
@@ -193,10 +206,17 @@ impl Engine {
             }
             Err(StepEnd::Stopped(failure)) => {
                 // What was cancelled can't be carried on; everything else can, by its own id.
-                let next = if failure.retryable {
-                    again(&request.recorded())
-                } else {
+                let next = if !failure.retryable {
                     anew(&request.recorded())
+                } else if failure.code == ErrorCode::Timeout {
+                    // The same limit might pass again.
+                    let unlimited = UpRequest {
+                        timeout: None,
+                        ..request.clone()
+                    };
+                    again(&unlimited.recorded())
+                } else {
+                    again(&request.recorded())
                 };
                 let failure = failure.next(next);
                 Err(self.leave(held, failure).await)

@@ -7,7 +7,7 @@ use alpine_testkit::Fault;
 use serde_json::Value;
 
 /// All that an `up` can choose of its session, beside repository and branch; nothing of it is the default here.
-const CHOICES: [&str; 12] = [
+const CHOICES: [&str; 16] = [
     "--provider",
     "fake",
     "--agent",
@@ -16,6 +16,10 @@ const CHOICES: [&str; 12] = [
     "chosen",
     "--env",
     "CHOSEN",
+    "--env",
+    "SPELLED=out",
+    "--timeout",
+    "10m",
     "--public",
     "--no-install",
     "--allow-unsandboxed",
@@ -32,8 +36,14 @@ fn asked(world: &World, session: &str) -> NewSession {
 /// Pastes what a failed `up` said; the session that is ready then, and what was asked for, but for its id.
 #[track_caller]
 fn pasted(world: &World, failure: &Value) -> (String, NewSession) {
-    let next = text(failure, "next_step");
-    let output = world.paste(&format!("export CHOSEN=value\n{next} --no-browser --json"));
+    let told = text(failure, "next_step");
+    assert!(told.contains(" --no-browser "), "{told}");
+    // A value that was spelled out is kept nowhere: the command says so, rather than to take another.
+    let unkept = world.paste(&format!("export CHOSEN=value SPELLED=other\n{told} --json"));
+    let refused = failed(&unkept, "ERR_USAGE", 1);
+    assert!(text(&refused, "cause").contains("SPELLED"), "{refused:#}");
+    let next = told.replace("SPELLED=…", "SPELLED=out");
+    let output = world.paste(&format!("export CHOSEN=value\n{next} --json"));
     assert_eq!(output.code(), Some(0), "{next}: {output:#?}");
     let up = document(&output);
     assert_eq!(up["reused"], false, "{next}: {up:#}");

@@ -156,9 +156,11 @@ fn up_refuses_a_request_whose_session_is_or_was_brought_down_and_names_a_new_one
             ""
         };
         let repo = world.repo_path();
-        let next = format!("alpine up {repo} --branch main --agent page --provider fake{name}");
+        let next = format!(
+            "alpine up {repo} --branch main --agent page --provider fake{name} --no-browser"
+        );
         assert_eq!(text(&failure, "next_step"), next, "{state}");
-        let output = world.paste(&format!("{next} --no-browser --json"));
+        let output = world.paste(&format!("{next} --json"));
         let other = document(&output);
         assert_eq!(
             (&other["state"], &other["reused"]),

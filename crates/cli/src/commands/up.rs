@@ -24,7 +24,6 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
         return Err(Failure::new(ErrorCode::BranchRequired, "`up` needs `--branch`").next(next));
     }
     let config = Config::load(&work.variables)?;
-    let no_browser = args.no_browser;
     let by_default = args.provider.is_none();
     let request = ask::request(&mut work, &config, args)?;
     let with = work.provider_setup(&config)?;
@@ -43,7 +42,7 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     let ledger = work.ledger(&config)?;
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
-    let ended = bring_up(&work, &config, &with, &engine, request, no_browser);
+    let ended = bring_up(&work, &config, &with, &engine, request);
     tracing::debug!(commits = engine.ledger.commits(), "done with the ledger");
     // What is left of the engine on other threads may outlive this process's last moment.
     engine.ledger.close();
@@ -79,13 +78,13 @@ fn bring_up(
     with: &ProviderSetup,
     engine: &Engine,
     request: UpRequest,
-    no_browser: bool,
 ) -> Result<UpOutcome, Failure> {
     drive(runtime()?, async {
         // A provider that can't be used is told before there is a session that only it could end.
         if let Some(plugin) = with.plugins.get(&request.provider) {
             plugin.start().await?;
         }
+        let no_browser = request.no_browser;
         let mut outcome = engine.up(request).await?;
         if !outcome.reused {
             let opened = browse(work, config, with, &outcome, no_browser).await;

@@ -7,7 +7,7 @@ use alpine_lifecycle::*;
 use alpine_provider_api::*;
 use alpine_testkit::{FakeControl, FakeProvider};
 use async_trait::async_trait;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -140,8 +140,10 @@ pub(crate) fn up_request(id: &str) -> UpRequest {
         agent: "worker".to_owned(),
         name: None,
         env: BTreeMap::new(),
+        spelled: BTreeSet::new(),
         no_install: false,
         allow_unsandboxed: true,
+        no_browser: false,
         timeout: None,
         warnings: Vec::new(),
     }

@@ -5,7 +5,7 @@ use crate::args::UpArgs;
 use crate::config::{Config, Variables, duration, is_variable, passed};
 use crate::parse::usage;
 use crate::work::Work;
-use alpine_lifecycle::{ErrorCode, Failure, UpRequest, preflight, quoted};
+use alpine_lifecycle::{ErrorCode, Failure, UNKEPT, UpRequest, preflight, quoted};
 use alpine_provider_api::{BranchName, RepoUrl, RepoUrlError, Secret};
 use rustix::fs::Access;
 use std::collections::BTreeMap;
@@ -43,6 +43,11 @@ pub(super) fn request(
         .as_deref()
         .map(|text| timeout(text, "up"))
         .transpose()?;
+    let spelled = args
+        .env
+        .iter()
+        .filter_map(|text| Some(text.split_once('=')?.0.to_owned()))
+        .collect();
     let given = args
         .env
         .iter()
@@ -68,8 +73,10 @@ pub(super) fn request(
         agent,
         name: args.name,
         env,
+        spelled,
         no_install: args.no_install,
         allow_unsandboxed: args.allow_unsandboxed,
+        no_browser: args.no_browser,
         timeout,
         warnings: warning.into_iter().chain(unused).collect(),
     })
@@ -209,6 +216,15 @@ fn variable(given: &str, variables: &Variables) -> Result<(String, Secret<String
         ));
     }
     let value = match value {
+        // A command that was pasted as it was told.
+        Some(UNKEPT) => {
+            return Err(usage(
+                format!(
+                    "`--env {name}={UNKEPT}`: the values of variables are never kept; give it again in the place of `{UNKEPT}`"
+                ),
+                "alpine up --help",
+            ));
+        }
         Some(value) => value,
         None => variables.get(name)?.ok_or_else(|| {
             usage(
@@ -354,6 +370,8 @@ mod tests {
         assert_eq!(variable("A=b=c", &variables).unwrap().1.expose(), "b=c");
         assert_eq!(code(variable("THEIRS", &variables)), "ERR_USAGE");
         assert_eq!(code(variable("=x", &variables)), "ERR_USAGE");
+        let unkept = variable("A=…", &variables).unwrap_err();
+        assert!(unkept.cause.contains("never kept"), "{unkept}");
     }
 
     #[test]
