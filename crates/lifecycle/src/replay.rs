@@ -147,7 +147,7 @@ impl Engine {
                 ErrorCode::Usage,
                 format!("the name `{}` is that of unfinished session `{session}`", request.name.as_deref().unwrap_or_default()),
             )
-            .next(format!("alpine down {session}")),
+            .next(format!("alpine status {session}")),
         }
     }
 }

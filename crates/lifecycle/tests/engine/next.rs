@@ -1,8 +1,8 @@
 //! What is to be done next with a session, as `list` and `status` tell it.
 
-use crate::common::{ANEW, World, id, world};
+use crate::common::{ANEW, World, id, up_request, world};
 use alpine_ledger::State;
-use alpine_lifecycle::next_step;
+use alpine_lifecycle::{ErrorCode, UpRequest, next_step};
 use alpine_testkit::Fault;
 
 fn next(world: &World, request: &str) -> Option<String> {
@@ -41,4 +41,17 @@ async fn an_up_that_does_well_is_looked_at_and_one_that_died_is_carried_on() {
     assert_eq!(next(&world, "one"), Some(down), "it was cancelled");
     world.down("one").await.unwrap();
     assert_eq!(next(&world, "one"), None, "it is over");
+}
+
+#[tokio::test]
+async fn a_name_that_another_session_bears_ends_nobodys_work() {
+    let world = world();
+    let named = |request: &str| UpRequest {
+        name: Some("mine".to_owned()),
+        ..up_request(request)
+    };
+    world.engine.up(named("one")).await.unwrap();
+    let failure = world.engine.up(named("two")).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Usage);
+    assert_eq!(failure.next_step, format!("alpine status {}", id("one")));
 }
