@@ -132,9 +132,11 @@ impl Output {
         if let Some(operation) = &failure.operation_id {
             let _ = writeln!(text, "  operation: {operation}");
         }
-        if failure.retryable {
-            text.push_str("  the same command may succeed when it is run again\n");
-        }
+        text.push_str(match (failure.retryable, failure.settled) {
+            (true, false) => "  the same command may succeed when it is run again\n",
+            (true, true) => "  it may succeed when it is tried anew\n",
+            (false, _) => "",
+        });
         if !failure.next_step.is_empty() {
             let next = clean::lines(&self.redactor.redact(&failure.next_step));
             let _ = writeln!(text, "{hint} {}", self.command(&next));
@@ -302,6 +304,12 @@ mod tests {
             )
             .next("alpine up x")
         };
+        let settled = Failure::new(
+            ErrorCode::PersistenceVerificationFailed,
+            "read_object: not equal",
+        )
+        .next("alpine down x --retry-persist")
+        .settled(true);
         expect![[r#"
             error: resolve: no route with [redacted]; the log: (ERR_REPO_UNREACHABLE)
               one
@@ -311,6 +319,13 @@ mod tests {
             hint: alpine up x
         "#]]
         .assert_eq(&output.told(&failure, "error:", "hint:"));
+        // The same command would answer the same.
+        expect![[r#"
+            error: read_object: not equal (ERR_PERSISTENCE_VERIFICATION_FAILED)
+              it may succeed when it is tried anew
+            hint: alpine down x --retry-persist
+        "#]]
+        .assert_eq(&output.told(&settled, "error:", "hint:"));
     }
 
     fn writer(json: bool, strip: bool) -> LogWriter {

@@ -31,7 +31,9 @@ impl Engine {
 
     /// Cleans up in `failing`, and ends the operation with the failure that led there.
     pub(crate) async fn end_failed_up(&self, mut held: Held, failure: Failure) -> Failure {
-        let failure = failure.in_operation(&held.operation.operation_id);
+        let failure = failure
+            .in_operation(&held.operation.operation_id)
+            .settled(true);
         match self.clean_up(&mut held).await {
             Ok(()) => {
                 let record = failure.to_record(&self.redactor);

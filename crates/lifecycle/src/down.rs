@@ -71,7 +71,12 @@ impl Engine {
     /// # Errors
     /// As the contract's table of `down` has it.
     pub async fn down(&self, request: DownRequest) -> Result<DownOutcome, Failure> {
-        self.down_at(request, None).await
+        let retried = request.retry_persist;
+        self.down_at(request, None).await.map_err(|failure| {
+            // Another attempt to persist is made only for those who ask for it.
+            let kept = failure.code == ErrorCode::PersistenceVerificationFailed;
+            failure.settled(kept && !retried)
+        })
     }
 
     /// The same, if the session is still at this version when its lease is taken.

@@ -46,6 +46,8 @@ pub struct Failure {
     pub exit_code: u8,
     /// The operation.
     pub operation_id: Option<String>,
+    /// Whether the same request answers this from now on, so that only the next step tries anew. Not recorded.
+    pub settled: bool,
 }
 
 impl Failure {
@@ -60,6 +62,7 @@ impl Failure {
             retryable,
             exit_code,
             operation_id: None,
+            settled: false,
         }
     }
 
@@ -89,6 +92,13 @@ impl Failure {
     #[must_use]
     pub fn in_operation(mut self, id: &OperationId) -> Self {
         self.operation_id = Some(id.as_str().to_owned());
+        self
+    }
+
+    /// The same; a repeat of the request answers it again.
+    #[must_use]
+    pub fn settled(mut self, settled: bool) -> Self {
+        self.settled = settled;
         self
     }
 
@@ -158,6 +168,7 @@ impl Failure {
                 .operation_id
                 .as_ref()
                 .map(|id| id.as_str().to_owned()),
+            settled: false,
         }
     }
 }

@@ -46,7 +46,10 @@ impl Engine {
             | State::Stopped
             | State::Failed => up,
         };
-        Err(failure.next(next).in_operation(&operation.operation_id))
+        Err(failure
+            .next(next)
+            .in_operation(&operation.operation_id)
+            .settled(true))
     }
 
     /// The answer for a session that is ready, with a link of its own.

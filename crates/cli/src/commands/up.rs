@@ -24,6 +24,7 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
         return Err(Failure::new(ErrorCode::BranchRequired, "`up` needs `--branch`").next(next));
     }
     let config = Config::load(&work.variables)?;
+    let by_id = args.client_request_id.is_some();
     let by_default = args.provider.is_none();
     let request = ask::request(&mut work, &config, args)?;
     let with = work.provider_setup(&config)?;
@@ -48,7 +49,11 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     engine.ledger.close();
     drop(engine);
     let told = display.finish();
-    let mut outcome = ended?;
+    // Without an id that was given, the same command is another request.
+    let mut outcome = ended.map_err(|failure| {
+        let settled = failure.settled && by_id;
+        failure.settled(settled)
+    })?;
     let known = outcome.warnings.len();
     outcome.warnings.extend(
         told.iter()

@@ -359,6 +359,10 @@ async fn what_is_not_persisted_waits_for_an_explicit_retry() {
             (refused.code, refused.exit_code, refused.retryable),
             (ErrorCode::PersistenceVerificationFailed, 1, true)
         );
+        assert!(failed.settled && refused.settled, "{method}");
+        world.fake.fault(method, Fault::Error(ErrorKind::Io), 1);
+        let tried = world.engine.down(retry("one")).await.unwrap_err();
+        assert!(tried.retryable && !tried.settled, "{method}: {tried:?}");
         assert_eq!(
             refused.next_step,
             format!("alpine down {} --retry-persist", id("one"))

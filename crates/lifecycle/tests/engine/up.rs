@@ -324,6 +324,7 @@ async fn a_failed_request_answers_its_recorded_error_and_never_exits_zero() {
     );
     assert_eq!(again.operation_id, first.operation_id);
     assert_eq!(again.next_step, ANEW);
+    assert!(first.settled && again.settled);
     assert_eq!(world.fake.calls().len(), calls, "a replay calls nothing");
     world.assert_sound("one");
 }
