@@ -20,7 +20,7 @@ pub(crate) use provider::{
 };
 pub(crate) use reconcile::ReconcileDocument;
 pub(crate) use stats::{Outcomes, StatsDocument};
-pub(crate) use status::{ObservedDocument, StatusDocument};
+pub(crate) use status::{ErrorDocument, ObservedDocument, StatusDocument};
 
 use alpine_ledger::SessionSummary;
 use alpine_lifecycle::{DownOutcome, Failure, UpOutcome};
@@ -125,6 +125,7 @@ pub(crate) struct DownDocument {
     pub(crate) history_truncated: bool,
     pub(crate) workspace_snapshot: Option<Value>,
     pub(crate) workspace_snapshot_reason: Option<String>,
+    pub(crate) last_error: Option<ErrorDocument>,
     pub(crate) next_step: Option<String>,
 }
 
@@ -144,6 +145,10 @@ impl DownDocument {
                 .as_ref()
                 .map(|snapshot| redacted(snapshot, redactor)),
             workspace_snapshot_reason: outcome.workspace_snapshot_reason.clone(),
+            last_error: outcome
+                .last_error
+                .as_ref()
+                .map(|error| ErrorDocument::new(error, redactor)),
             next_step: outcome.next_step.clone(),
         }
     }

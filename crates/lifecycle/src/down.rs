@@ -54,6 +54,9 @@ pub struct DownOutcome {
     pub workspace_snapshot: Option<Value>,
     /// Why there is none.
     pub workspace_snapshot_reason: Option<String>,
+    /// Why the sandbox is still to be destroyed.
+    #[serde(default)]
+    pub last_error: Option<ErrorRecord>,
     /// What is still to be done.
     pub next_step: Option<String>,
 }
@@ -202,7 +205,14 @@ impl Engine {
         let operation = held.operation.clone();
         self.record(held, move |tx, token| {
             let session = match end {
-                End::Destroyed => tx.update(token, |session| session.destroy_pending = false),
+                End::Destroyed => tx.update(token, |session| {
+                    session.destroy_pending = false;
+                    // What a destroy failed of before is mended.
+                    let destroy = ErrorCode::CleanupFailed.as_str();
+                    session
+                        .last_error
+                        .take_if(|error| error.error_code == destroy);
+                }),
                 End::Undestroyed(error) => {
                     tx.update(token, |session| session.last_error = Some(error))
                 }
@@ -221,6 +231,7 @@ impl Engine {
             Ok(()) => {
                 let ended = DownOutcome {
                     state: State::Failed,
+                    last_error: None,
                     next_step: None,
                     ..outcome(&held.session, Some(&held.operation))
                 };
@@ -323,6 +334,7 @@ fn replay(session: &SessionRecord, operation: Option<&OperationRecord>) -> DownO
         .and_then(|result| serde_json::from_value::<DownOutcome>(result).ok());
     let now = outcome(session, operation);
     first.map_or(now.clone(), |first| DownOutcome {
+        last_error: now.last_error,
         next_step: now.next_step,
         ..first
     })
@@ -344,6 +356,10 @@ fn outcome(session: &SessionRecord, operation: Option<&OperationRecord>) -> Down
         history_truncated: session.history_truncated,
         workspace_snapshot: if reason.is_some() { None } else { snapshot },
         workspace_snapshot_reason: reason,
+        last_error: session
+            .last_error
+            .clone()
+            .filter(|_| session.state.is_terminal() && session.destroy_pending),
         next_step: of_state(
             session.session_id.as_str(),
             session.state,

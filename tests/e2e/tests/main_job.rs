@@ -89,6 +89,7 @@ fn as_json() {
           "first":[]},
           "size":$SIZE},
           "workspace_snapshot_reason":null,
+          "last_error":null,
           "next_step":null}
         --- stderr
     "#]],
@@ -112,6 +113,7 @@ fn as_json() {
           "first":[]},
           "size":$SIZE},
           "workspace_snapshot_reason":null,
+          "last_error":null,
           "next_step":null}
         --- stderr
     "#]],
@@ -331,7 +333,7 @@ const UP: [(&str, Kind); 17] = [
     ("warnings", Kind::List),
 ];
 
-const DOWN: [(&str, Kind); 10] = [
+const DOWN: [(&str, Kind); 11] = [
     ("schema_version", Kind::Text),
     ("session_id", Kind::Text),
     ("operation_id", Kind::OptionalText),
@@ -341,6 +343,7 @@ const DOWN: [(&str, Kind); 10] = [
     ("persistence_verified", Kind::Flag),
     ("history_truncated", Kind::Flag),
     ("workspace_snapshot", Kind::OptionalObject),
+    ("last_error", Kind::OptionalObject),
     ("next_step", Kind::OptionalText),
 ];
 

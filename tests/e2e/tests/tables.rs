@@ -370,10 +370,16 @@ fn a_pending_destroy_is_finished_and_the_first_answer_given() {
     assert_eq!(status["destroy_pending"], true, "{status:#}");
     assert_eq!(status["last_error"]["error_code"], "ERR_CLEANUP_FAILED");
     assert_eq!(world.fake().sandboxes().len(), 1);
+    assert_eq!(first["last_error"], status["last_error"], "{first:#}");
     let second = world.done(&["down", &session]);
-    first["next_step"] = second["next_step"].clone();
+    for field in ["last_error", "next_step"] {
+        assert_eq!(second[field], Value::Null, "{second:#}");
+        first[field] = Value::Null;
+    }
     assert_eq!(first, second);
-    assert_eq!(world.status(&session)["destroy_pending"], false);
+    let status = world.status(&session);
+    assert_eq!(status["destroy_pending"], false, "{status:#}");
+    assert_eq!(status["last_error"], Value::Null, "{status:#}");
     world.assert_nothing_left();
 }
 

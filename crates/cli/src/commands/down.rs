@@ -140,6 +140,14 @@ fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
         ("workspace", snapshot.or(lost)),
         ("history", shortened),
         (
+            "sandbox",
+            document
+                .last_error
+                .as_ref()
+                .map(|error| format!("still to be destroyed: {}", error.cause))
+                .map(|text| text.replace('\n', "\n            ")),
+        ),
+        (
             "next",
             document.next_step.as_ref().map(|next| output.command(next)),
         ),

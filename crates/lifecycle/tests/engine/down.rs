@@ -523,6 +523,8 @@ async fn a_pending_destroy_is_finished_and_the_first_answer_given() {
     );
     assert_eq!(first.next_step, Some(format!("alpine down {}", id("one"))));
     assert!(world.session("one").destroy_pending && world.session("one").last_error.is_some());
+    let why = first.last_error.map(|error| error.cause);
+    assert!(why.is_some_and(|why| why.starts_with("destroy: ")));
     let again = world.down("one").await.unwrap();
     assert_eq!(
         (
@@ -532,7 +534,9 @@ async fn a_pending_destroy_is_finished_and_the_first_answer_given() {
         ),
         (&first.operation_id, &first.durable_object_id, None)
     );
-    assert!(!world.session("one").destroy_pending);
+    assert_eq!(again.last_error, None);
+    let session = world.session("one");
+    assert!(!session.destroy_pending && session.last_error.is_none());
     world.assert_sound("one");
 }
 

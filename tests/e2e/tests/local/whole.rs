@@ -118,6 +118,7 @@ fn what_was_done_in_a_session_is_in_its_object() {
         {
           "durable_object_id": "[object]",
           "history_truncated": false,
+          "last_error": null,
           "next_step": null,
           "operation_id": "op_662e59629bef5077b551dd917dc9fb33",
           "persisted_at": "[time]",

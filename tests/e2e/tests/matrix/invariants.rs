@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) const READ: Duration = Duration::from_secs(5);
 
 /// What differs from answer to answer though the outcome is the same.
-const FLEETING: [&str; 4] = ["reused", "open_url", "warnings", "next_step"];
+const FLEETING: [&str; 5] = ["reused", "open_url", "warnings", "last_error", "next_step"];
 
 /// What the request was answered.
 #[derive(Debug)]
