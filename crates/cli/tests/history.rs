@@ -1043,3 +1043,48 @@ fn list_and_status_say_the_same_of_an_up_and_never_to_end_one_that_does_well() {
         "alpine up https://example.com/repo.git --branch main --client-request-id build --agent none --provider local --public",
     );
 }
+
+#[test]
+fn status_says_what_was_lost_and_nothing_that_is_not_so() {
+    let world = World::new();
+    let id = world.ready("tester", "build", 100);
+    let grant = world.down(&id);
+    world.go(&grant, &[State::Stopping, State::Persisting]);
+    let now = world.clock.now();
+    let go = |to: State| {
+        let write = world.ledger.write(|tx| {
+            tx.transition(&grant.token, to, "test", |session| {
+                session.workspace_path = Some("/somewhere".to_owned());
+                session.persisted_at = Some(now);
+                session.workspace_snapshot =
+                    Some(json!({"digest": null, "reason": "workspace_lost"}));
+            })
+        });
+        write.unwrap();
+        let told = world.run(&["status", id.as_str()]);
+        (
+            document(&world.run(&["status", id.as_str(), "--json"])),
+            String::from_utf8(told.stdout).unwrap(),
+        )
+    };
+    let (status, told) = go(State::StoppedUnpersisted);
+    assert_eq!(status["workspace_snapshot"], Value::Null, "{status:#}");
+    assert_eq!(status["workspace_snapshot_reason"], "workspace_lost");
+    assert_eq!(status["workspace_path"], "/somewhere");
+    assert!(status["lease"].is_object(), "{status:#}");
+    assert!(told.contains("\nheld by      process "), "{told}");
+    assert!(
+        told.contains("\nsnapshot     lost: the workspace was gone before it could be stored\n"),
+        "{told}"
+    );
+    assert!(!told.contains("\npersisted "), "{told}");
+    let (status, told) = go(State::Failed);
+    assert_eq!(status["workspace_path"], Value::Null, "{status:#}");
+    assert!(!told.contains("\nworkspace "), "{told}");
+    // The process that held it is dead, and so is its lock.
+    drop(grant);
+    let status = document(&world.run(&["status", id.as_str(), "--json"]));
+    assert_eq!(status["lease"], Value::Null, "{status:#}");
+    let told = world.run(&["status", id.as_str()]);
+    assert!(!String::from_utf8_lossy(&told.stdout).contains("held by"));
+}

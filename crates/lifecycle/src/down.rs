@@ -340,12 +340,15 @@ fn replay(session: &SessionRecord, operation: Option<&OperationRecord>) -> DownO
     })
 }
 
+/// A session's snapshot, or why it has none: one of them, once it was looked for.
+#[must_use]
+pub fn snapshot_or_reason(recorded: Option<&Value>) -> (Option<&Value>, Option<&str>) {
+    let reason = recorded.and_then(|snapshot| snapshot["reason"].as_str());
+    (recorded.filter(|_| reason.is_none()), reason)
+}
+
 fn outcome(session: &SessionRecord, operation: Option<&OperationRecord>) -> DownOutcome {
-    let snapshot = session.workspace_snapshot.clone();
-    let reason = snapshot
-        .as_ref()
-        .and_then(|snapshot| snapshot["reason"].as_str())
-        .map(str::to_owned);
+    let (snapshot, reason) = snapshot_or_reason(session.workspace_snapshot.as_ref());
     DownOutcome {
         session_id: session.session_id.to_string(),
         operation_id: operation.map(|operation| operation.operation_id.to_string()),
@@ -354,8 +357,8 @@ fn outcome(session: &SessionRecord, operation: Option<&OperationRecord>) -> Down
         persisted_at: session.persisted_at,
         persistence_verified: session.persistence_verified,
         history_truncated: session.history_truncated,
-        workspace_snapshot: if reason.is_some() { None } else { snapshot },
-        workspace_snapshot_reason: reason,
+        workspace_snapshot: snapshot.cloned(),
+        workspace_snapshot_reason: reason.map(str::to_owned),
         last_error: session
             .last_error
             .clone()

@@ -36,7 +36,7 @@ mod watch;
 pub use again::UNKEPT;
 pub use caller::{Caller, lookup, quoted};
 pub use code::ErrorCode;
-pub use down::{DownOutcome, DownRequest};
+pub use down::{DownOutcome, DownRequest, snapshot_or_reason};
 pub use engine::{Engine, Tips};
 pub use env::Env;
 pub use error::{Failure, Signal};

@@ -403,7 +403,11 @@ fn a_workspace_that_is_gone_is_said_to_be_lost() {
         );
     }
     let said = world.run(&["down", &session_of("workspace")]);
-    assert!(said.stdout.contains("workspace_lost"), "{said:#?}");
+    assert!(
+        said.stdout
+            .contains("the workspace was gone before it could be stored"),
+        "{said:#?}"
+    );
     world.assert_nothing_left();
 }
 

@@ -97,6 +97,14 @@ fn compact(work: &Work, config: &Config) {
     }
 }
 
+/// Why there is no snapshot, for people.
+pub(crate) fn lost(reason: &str) -> String {
+    match reason {
+        "workspace_lost" => "lost: the workspace was gone before it could be stored".to_owned(),
+        other => format!("none: {other}"),
+    }
+}
+
 /// The result, for people; `was_over` before there was anything to do.
 fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
     let verified = if document.persistence_verified {
@@ -118,10 +126,7 @@ fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
             number("entries")
         )
     });
-    let lost = document
-        .workspace_snapshot_reason
-        .as_ref()
-        .map(|reason| format!("none: {reason}"));
+    let lost = document.workspace_snapshot_reason.as_deref().map(lost);
     let shortened = document
         .history_truncated
         .then(|| "shortened to fit".to_owned());

@@ -1,12 +1,13 @@
 //! `status`: what the ledger knows of a session, and what its provider sees, if it says so at once.
 
 use crate::args::StatusArgs;
+use crate::commands::down::lost;
 use crate::config::Config;
 use crate::output::Output;
 use crate::time;
 use crate::view::{ObservedDocument, StatusDocument};
 use crate::work::Work;
-use alpine_ledger::{SessionRecord, Timestamp};
+use alpine_ledger::{Liveness, SessionRecord, Timestamp};
 use alpine_lifecycle::{Failure, lookup, next_step};
 use alpine_provider_api::{Call, InspectRequest, Meta, SandboxId};
 use std::sync::mpsc;
@@ -24,7 +25,10 @@ pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
             Ok(session) => session,
             Err(failure) => return Ok(Err(failure)),
         };
-        let lease = snapshot.lease(&session.session_id)?;
+        // One whose holder is dead is free, or is about to be.
+        let lease = snapshot
+            .lease(&session.session_id)?
+            .filter(|lease| snapshot.holder_is_live(lease) == Liveness::Live);
         let operation = snapshot.operation(&session.operation_id)?;
         let next = next_step(
             snapshot,
@@ -100,7 +104,6 @@ fn told(
     now: Timestamp,
     output: &Output,
 ) -> String {
-    let when = |at: Option<Timestamp>| at.map(|at| format!("{at} ({})", time::ago(at, now)));
     let lease = document.lease.as_ref().map(|lease| {
         format!(
             "process {} on {}, until {}",
@@ -122,7 +125,7 @@ fn told(
             error.cause.replace('\n', "\n             ")
         )
     });
-    let rows = [
+    let what = [
         ("session", Some(document.session_id.clone())),
         ("name", document.name.clone()),
         ("owner", Some(document.owner_principal_id.clone())),
@@ -140,12 +143,9 @@ fn told(
         ("isolation", isolation.map(str::to_owned)),
         ("agent", Some(document.agent.clone())),
         ("url", document.opencode_url.clone()),
-        ("workspace", workspace(document)),
-        ("started", when(Some(session.started_at))),
-        ("ready", when(session.ready_at)),
-        ("stopped", when(session.stopped_at)),
-        ("persisted", when(session.persisted_at)),
-        ("updated", when(Some(session.updated_at))),
+        ("workspace", document.workspace_path.clone()),
+    ];
+    let rest = [
         ("held by", lease),
         (
             "sandbox",
@@ -155,21 +155,35 @@ fn told(
                 .map(|observed| observed.state.to_owned()),
         ),
         ("object", document.durable_object_id.clone()),
+        (
+            "snapshot",
+            document.workspace_snapshot_reason.as_deref().map(lost),
+        ),
         ("last error", error),
         (
             "next",
             document.next_step.as_ref().map(|next| output.command(next)),
         ),
     ];
-    let rows = rows
+    let rows = what
         .into_iter()
+        .chain(times(session, now))
+        .chain(rest)
         .filter_map(|(name, value)| Some(format!("{name:<12} {}", value?)));
     rows.collect::<Vec<_>>().join("\n")
 }
 
-/// Where the workspace is, unless it is gone.
-fn workspace(document: &StatusDocument) -> Option<String> {
-    let observed = document.observed.as_ref();
-    let is_gone = observed.is_some_and(|observed| observed.state == "missing");
-    document.workspace_path.clone().filter(|_| !is_gone)
+/// When what happened; what was not verified was not persisted.
+fn times(session: &SessionRecord, now: Timestamp) -> [(&'static str, Option<String>); 5] {
+    let when = |at: Option<Timestamp>| at.map(|at| format!("{at} ({})", time::ago(at, now)));
+    let persisted = session
+        .persisted_at
+        .filter(|_| session.persistence_verified);
+    [
+        ("started", when(Some(session.started_at))),
+        ("ready", when(session.ready_at)),
+        ("stopped", when(session.stopped_at)),
+        ("persisted", when(persisted)),
+        ("updated", when(Some(session.updated_at))),
+    ]
 }

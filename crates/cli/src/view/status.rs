@@ -5,7 +5,7 @@ use alpine_ledger::{
     ErrorRecord, LeaseRecord, OperationRecord, OperationState, SessionRecord, State,
     TransitionRecord,
 };
-use alpine_lifecycle::Failure;
+use alpine_lifecycle::{Failure, snapshot_or_reason};
 use alpine_provider_api::Redactor;
 use serde::Serialize;
 use serde_json::Value;
@@ -42,6 +42,7 @@ pub(crate) struct StatusDocument {
     persistence_verified: bool,
     history_truncated: bool,
     pub(crate) workspace_snapshot: Option<Value>,
+    pub(crate) workspace_snapshot_reason: Option<String>,
     destroy_pending: bool,
     warnings: Vec<String>,
     pub(crate) next_step: Option<String>,
@@ -123,6 +124,10 @@ impl StatusDocument {
         next: Option<&str>,
         redactor: &Redactor,
     ) -> Self {
+        let is_destroyed = session.state.is_terminal() && !session.destroy_pending;
+        let missing = |observed: &ObservedDocument| observed.state == "missing";
+        let is_gone = is_destroyed || observed.as_ref().is_some_and(missing);
+        let (snapshot, snapshot_reason) = snapshot_or_reason(session.workspace_snapshot.as_ref());
         Self {
             schema_version: VERSION,
             session_id: session.session_id.to_string(),
@@ -141,7 +146,7 @@ impl StatusDocument {
                 .map(|isolation| redacted(isolation, redactor)),
             agent: session.new.agent.clone(),
             opencode_url: session.opencode_url.clone(),
-            workspace_path: session.workspace_path.clone(),
+            workspace_path: session.workspace_path.clone().filter(|_| !is_gone),
             started_at: session.started_at.to_string(),
             ready_at: session.ready_at.map(|at| at.to_string()),
             stopped_at: session.stopped_at.map(|at| at.to_string()),
@@ -158,10 +163,8 @@ impl StatusDocument {
             durable_object_id: session.durable_object_id.clone(),
             persistence_verified: session.persistence_verified,
             history_truncated: session.history_truncated,
-            workspace_snapshot: session
-                .workspace_snapshot
-                .as_ref()
-                .map(|snapshot| redacted(snapshot, redactor)),
+            workspace_snapshot: snapshot.map(|snapshot| redacted(snapshot, redactor)),
+            workspace_snapshot_reason: snapshot_reason.map(str::to_owned),
             destroy_pending: session.destroy_pending,
             warnings: session
                 .warnings
