@@ -1,6 +1,6 @@
 //! The only place that prints.
 
-use crate::view::FailureDocument;
+use crate::view::{FailureDocument, VERSION};
 use crate::{clean, table};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{Redactor, StreamRedactor};
@@ -216,16 +216,35 @@ pub(crate) fn wait_while_read(span: Duration) -> bool {
     }
 }
 
-/// Writes a log to standard output as it comes, in the form that its reader wants.
+/// In which form a log is written.
+#[derive(Debug)]
+enum LogForm {
+    /// Byte for byte.
+    Bytes,
+    /// Lines in which nothing acts on the terminal.
+    Clean,
+    /// A JSON document for each line, as it comes.
+    Lines,
+    /// One JSON document of all lines, once the log has ended.
+    Whole(Vec<String>),
+}
+
+/// Writes a log to standard output, in the form that its reader wants.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     redactor: StreamRedactor,
-    json: bool,
-    strip: bool,
+    form: LogForm,
     held: Vec<u8>,
 }
 
-/// One line of a log.
+/// A log.
+#[derive(Serialize)]
+struct LogDocument {
+    schema_version: &'static str,
+    lines: Vec<String>,
+}
+
+/// One line of a log that is followed.
 #[derive(Serialize)]
 struct LogLine<'a> {
     schema_version: &'static str,
@@ -234,11 +253,16 @@ struct LogLine<'a> {
 
 impl LogWriter {
     /// On a terminal nothing of the log acts on it; elsewhere its bytes stay as they are.
-    pub(crate) fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output, follow: bool) -> Self {
+        let form = match (output.json, follow) {
+            (true, true) => LogForm::Lines,
+            (true, false) => LogForm::Whole(Vec::new()),
+            (false, _) if is_terminal(Stream::Stdout) => LogForm::Clean,
+            (false, _) => LogForm::Bytes,
+        };
         Self {
             redactor: StreamRedactor::new(output.redactor.clone()),
-            json: output.json,
-            strip: is_terminal(Stream::Stdout),
+            form,
             held: Vec::new(),
         }
     }
@@ -249,15 +273,30 @@ impl LogWriter {
         write(Stream::Stdout, &self.shown(&safe, false))
     }
 
-    /// The log has ended.
-    pub(crate) fn finish(&mut self) -> bool {
+    /// The log has ended; one that was cut short is no document, since a failure will be.
+    pub(crate) fn finish(mut self, whole: bool) {
         let safe = self.redactor.finish();
-        write(Stream::Stdout, &self.shown(&safe, true))
+        write(Stream::Stdout, &self.shown(&safe, true));
+        if whole {
+            write(Stream::Stdout, &self.document());
+        }
+    }
+
+    /// The document of a log that is one.
+    fn document(self) -> Vec<u8> {
+        let LogForm::Whole(lines) = self.form else {
+            return Vec::new();
+        };
+        let document = LogDocument {
+            schema_version: VERSION,
+            lines,
+        };
+        format!("{}\n", serde_json::to_string(&document).unwrap_or_default()).into_bytes()
     }
 
     /// What is to be written of it now.
     fn shown(&mut self, bytes: &[u8], last: bool) -> Vec<u8> {
-        if !self.json && !self.strip {
+        if matches!(self.form, LogForm::Bytes) {
             return bytes.to_vec();
         }
         self.held.extend_from_slice(bytes);
@@ -272,22 +311,28 @@ impl LogWriter {
         shown.into_bytes()
     }
 
-    fn line(&self, line: &str) -> String {
-        if self.json {
-            let line = LogLine {
-                schema_version: "v1",
-                line,
-            };
-            format!("{}\n", serde_json::to_string(&line).unwrap_or_default())
-        } else {
-            format!("{}\n", clean::line(line))
+    fn line(&mut self, line: &str) -> String {
+        match &mut self.form {
+            LogForm::Bytes => format!("{line}\n"),
+            LogForm::Clean => format!("{}\n", clean::line(line)),
+            LogForm::Lines => {
+                let line = LogLine {
+                    schema_version: VERSION,
+                    line,
+                };
+                format!("{}\n", serde_json::to_string(&line).unwrap_or_default())
+            }
+            LogForm::Whole(lines) => {
+                lines.push(line.to_owned());
+                String::new()
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LogWriter, Output};
+    use super::{LogForm, LogWriter, Output};
     use alpine_lifecycle::{ErrorCode, Failure};
     use alpine_provider_api::{Redactor, Secret};
     use expect_test::expect;
@@ -328,11 +373,11 @@ mod tests {
         .assert_eq(&output.told(&settled, "error:", "hint:"));
     }
 
-    fn writer(json: bool, strip: bool) -> LogWriter {
+    fn writer(form: LogForm) -> LogWriter {
         let secret = Secret::new("hunter2hunter2".to_owned());
         LogWriter {
-            strip,
-            ..LogWriter::new(&Output::new(json, true, Redactor::new([&secret])))
+            form,
+            ..LogWriter::new(&Output::new(true, true, Redactor::new([&secret])), true)
         }
     }
 
@@ -347,17 +392,22 @@ mod tests {
             }
             let safe = writer.redactor.finish();
             shown.extend(writer.shown(&safe, true));
+            shown.extend(writer.document());
             String::from_utf8(shown).unwrap()
         };
         assert_eq!(
-            through(writer(false, false)),
+            through(writer(LogForm::Bytes)),
             "one\u{1b}[2J [redacted]\ntwo"
         );
-        assert_eq!(through(writer(false, true)), "one [redacted]\ntwo\n");
+        assert_eq!(through(writer(LogForm::Clean)), "one [redacted]\ntwo\n");
         expect![[r#"
             {"schema_version":"v1","line":"one\u001b[2J [redacted]"}
             {"schema_version":"v1","line":"two"}
         "#]]
-        .assert_eq(&through(writer(true, false)));
+        .assert_eq(&through(writer(LogForm::Lines)));
+        expect![[r#"
+            {"schema_version":"v1","lines":["one\u001b[2J [redacted]","two"]}
+        "#]]
+        .assert_eq(&through(writer(LogForm::Whole(Vec::new()))));
     }
 }

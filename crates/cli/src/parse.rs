@@ -43,7 +43,12 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Asked, Failure> {
         return Err(failure);
     }
     let program = OsString::from("alpine");
-    match Cli::try_parse_from(std::iter::once(&program).chain(arguments)) {
+    // `help` is clap's own, and takes no flags.
+    let is_help = first_word(arguments).is_some_and(|word| word == "help");
+    let arguments_of_clap = arguments
+        .iter()
+        .filter(|argument| !(is_help && *argument == "--json"));
+    match Cli::try_parse_from(std::iter::once(&program).chain(arguments_of_clap)) {
         Ok(cli) => Ok(Asked::Command(Box::new(cli))),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             Ok(Asked::Text(error.render().to_string()))

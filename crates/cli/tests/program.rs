@@ -146,6 +146,15 @@ fn version_and_help() {
             .unwrap()
             .contains("Usage: alpine up")
     );
+    for arguments in [
+        &["help", "--json"][..],
+        &["--json", "help", "up"],
+        &["help", "up", "--json"],
+    ] {
+        let output = world.command(arguments).output().unwrap();
+        let text = document(&output)["text"].to_string();
+        assert!(text.contains("Usage: alpine"), "{arguments:?}: {text}");
+    }
     assert!(!world.path("home").exists());
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn run(work: &Work, args: &LogsArgs) -> Result<u8, Failure> {
     };
     drive(
         runtime()?,
-        show(reached, request, LogWriter::new(&work.output)),
+        show(reached, request, LogWriter::new(&work.output, args.follow)),
     )?;
     Ok(0)
 }
@@ -51,7 +51,7 @@ async fn show(
     while let Ok(event) = events.try_recv() {
         take(&mut writer, event);
     }
-    writer.finish();
+    writer.finish(matches!(ended, Ok(Ok(_))));
     match ended {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(failed(&error, &reached)),

@@ -193,12 +193,20 @@ fn the_install_step_runs_once_and_its_log_is_kept() {
         assert!(log.contains("first\n") && log.contains("second\n"), "{log}");
     }
     let log = program.run(&["--json", "logs", &session]).success().stdout;
-    for line in log.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let log: serde_json::Value = serde_json::from_str(&log).expect("one document");
+    let lines = log["lines"].as_array().expect("its lines");
+    let last = lines.last().and_then(|line| line.as_str());
+    assert!(
+        last.is_some_and(|line| line.ends_with(" second")),
+        "{log:#}"
+    );
+    let follow = Running::start(program.command(&["logs", &session, "-f"]));
+    let stream = Running::start(program.command(&["logs", &session, "-f", "--json"]));
+    program.down(&session);
+    for line in stream.wait().stdout.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a document a line");
         assert!(line["line"].is_string(), "{line}");
     }
-    let follow = Running::start(program.command(&["logs", &session, "-f"]));
-    program.down(&session);
     let followed = follow.wait();
     assert_eq!(followed.code(), Some(0), "{followed:#?}");
     assert!(followed.stdout.contains("first\n"), "{followed:#?}");
