@@ -687,7 +687,10 @@ fn the_audit_is_for_admins_newest_first() {
     assert_eq!(code(&none), "ERR_USAGE");
     let shown = world.as_admin(&["audit", "--limit", "1"]);
     let said = String::from_utf8(shown.stderr.clone()).unwrap();
-    assert_eq!(said, "there are more: alpine audit --limit 10\n");
+    // It is not on the path here.
+    let program = env!("CARGO_BIN_EXE_alpine");
+    let more = format!("there are more: {program} audit --limit 10\n");
+    assert_eq!(said, more);
     expect![[r#"
         AT                        ACTOR  ACTION  SESSION                               REASON
         2026-09-21T14:13:23.000Z  admin  down    ses_1  third

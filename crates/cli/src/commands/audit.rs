@@ -35,9 +35,9 @@ pub(crate) fn run(work: &Work, args: &AuditArgs) -> Result<u8, Failure> {
             document.rows(),
         );
         if truncated {
-            let more = limit.saturating_mul(10);
+            let more = format!("alpine audit --limit {}", limit.saturating_mul(10));
             work.output
-                .note(&format!("there are more: alpine audit --limit {more}"));
+                .note(&format!("there are more: {}", work.output.command(&more)));
         }
     }
     Ok(0)

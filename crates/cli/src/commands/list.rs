@@ -86,12 +86,15 @@ fn show(
 ) {
     if sessions.is_empty() {
         let chosen = !args.state.is_empty() || args.all_owners;
+        let up = work
+            .output
+            .command("alpine up <git-repo> --branch <branch>");
         let text = if chosen {
-            "no such sessions"
+            "no such sessions".to_owned()
         } else {
-            "no sessions; start one with: alpine up <git-repo> --branch <branch>"
+            format!("no sessions; start one with: {up}")
         };
-        return work.output.note(text);
+        return work.output.note(&text);
     }
     let mut header = vec![
         "SESSION",
@@ -131,10 +134,45 @@ fn show(
         });
     work.output.table(&header, rows.collect());
     if document.truncated {
-        let more = format!(
-            "there are more: alpine list --limit {}",
-            sessions.len().saturating_mul(10)
+        let more = work.output.command(&more(args, sessions.len()));
+        work.output.note(&format!("there are more: {more}"));
+    }
+}
+
+/// The same list, longer.
+fn more(args: &ListArgs, shown: usize) -> String {
+    let mut words = vec!["alpine list".to_owned()];
+    if args.all_owners {
+        words.push("--all-owners".to_owned());
+    }
+    if !args.state.is_empty() {
+        let states: Vec<_> = args.state.iter().map(|state| state.trim()).collect();
+        words.push(format!("--state {}", states.join(",")));
+    }
+    if args.all {
+        words.push("--all".to_owned());
+    }
+    words.push(format!("--limit {}", shown.saturating_mul(10)));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::more;
+    use crate::args::ListArgs;
+
+    #[test]
+    fn a_longer_list_is_of_the_same_sessions() {
+        let args = |all_owners, all, states: &[&str]| ListArgs {
+            all_owners,
+            state: states.iter().map(|state| (*state).to_owned()).collect(),
+            all,
+            limit: Some(2),
+        };
+        assert_eq!(more(&args(false, false, &[]), 2), "alpine list --limit 20");
+        assert_eq!(
+            more(&args(true, true, &["ready", "failed"]), 2),
+            "alpine list --all-owners --state ready,failed --all --limit 20"
         );
-        work.output.note(&more);
     }
 }
