@@ -18,7 +18,7 @@ use clap_complete::Shell;
     after_help = "Examples:\n  alpine up . --branch main\n  alpine list\n  alpine down <session>\n\nA session is named by its id, by the start of its id, or by its --name."
 )]
 pub(crate) struct Cli {
-    /// Print exactly one JSON document on standard output
+    /// Print JSON: exactly one document on standard output; events and followed logs one a line, exec none
     #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
     /// What to do
@@ -66,18 +66,21 @@ pub(crate) enum Command {
 
 /// The flags of `up`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "alpine up [OPTIONS] --branch <BRANCH> <GIT-REPO>",
+    after_help = "Examples:
   alpine up . --branch main
   alpine up https://github.com/octocat/hello --branch main --name hello
   alpine up git@github.com:octocat/hello --branch fix --agent none --json
   alpine up . --branch main --env OPENAI_API_KEY --client-request-id build-17
 
-The same --client-request-id again answers the same request again: it never makes a second session.")]
+The same --client-request-id again answers the same request again: it never makes a second session."
+)]
 pub(crate) struct UpArgs {
     /// The repository: https://…, ssh://…, git@host:path, file:///… or a path
     #[arg(value_name = "GIT-REPO")]
     pub(crate) repo: String,
-    /// The branch to work on
+    /// The branch to work on (required)
     #[arg(long, value_name = "BRANCH", allow_hyphen_values = true)]
     pub(crate) branch: Option<String>,
     /// Your id of this request; repeating it is safe [default: a random one]

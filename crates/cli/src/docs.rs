@@ -34,7 +34,8 @@ pub fn errors() -> String {
 pub fn commands() -> String {
     let mut cli = Cli::command().term_width(100);
     cli.build();
-    let mut page = "# Commands\n\nEvery command takes `--json`: then standard output carries exactly one JSON document, on success and on failure.\n".to_owned();
+    let mut page = "# Commands\n\nEvery command takes `--json`: then standard output carries exactly one JSON document, on success and on failure.\n\
+        `events` and `logs -f` write one a line; `exec` passes its command's streams on, and only its own failures are JSON, on standard error.\n".to_owned();
     let own = |command: &&Command| command.get_name() != "help";
     for command in cli.get_subcommands().filter(own) {
         describe(&mut page, command);

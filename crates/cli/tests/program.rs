@@ -139,6 +139,17 @@ fn version_and_help() {
             "{text}"
         );
     }
+    let help = |command: &str| {
+        let output = world.command(&[command, "--help"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let up = help("up");
+    assert!(
+        up.contains("Usage: alpine up [OPTIONS] --branch <BRANCH> <GIT-REPO>"),
+        "{up}"
+    );
+    let exec = help("exec");
+    assert!(exec.contains("exec none"), "{exec}");
     let output = world.command(&["up", "--help", "--json"]).output().unwrap();
     assert!(
         document(&output)["text"]
