@@ -65,11 +65,11 @@ fn delete_or_hand_over(
     own: Option<&SandboxId>,
 ) -> Result<Vec<String>, ProviderError> {
     let (place, until) = (local.home.doomed(), Instant::now() + MOMENT);
-    let (mut warnings, mut is_left) = (Vec::new(), false);
-    for path in entries(&place)? {
-        if is_note(&path) {
-            warnings.extend(warning(&path)?);
-        } else if own.is_some_and(|own| path.file_stem() == Some(OsStr::new(own.as_str()))) {
+    let mut is_left = false;
+    let (notes, trees): (Vec<_>, Vec<_>) =
+        entries(&place)?.into_iter().partition(|path| is_note(path));
+    for path in trees {
+        if own.is_some_and(|own| path.file_stem() == Some(OsStr::new(own.as_str()))) {
             is_left |= tree::remove_alone(&path, Some(until))? == Removal::OutOfTime;
         } else {
             is_left |= tree::is_left_alone(&path);
@@ -78,7 +78,9 @@ fn delete_or_hand_over(
     if is_left && !start(&local.config) {
         delete_all(&place, |path| tree::remove_alone(path, None).map(drop))?;
     }
-    Ok(warnings)
+    // Only now: what could not be deleted before may be gone.
+    let warnings: Result<Vec<_>, _> = notes.iter().map(|note| warning(note)).collect();
+    Ok(warnings?.into_iter().flatten().collect())
 }
 
 /// The text of a note; one whose tree is gone after all is removed.

@@ -101,3 +101,27 @@ async fn what_could_not_be_deleted_is_warned_of() {
     world.provision().await;
     until("tree and note are deleted", || world.removing().is_empty());
 }
+
+#[tokio::test]
+async fn what_is_deleted_after_all_is_not_warned_of() {
+    let world = world();
+    world.provision().await;
+    world.destroy(1).await.unwrap();
+    // They are found in no order.
+    for number in 0..10 {
+        let tree = left(&world, &format!("{}.{number:08}", world.id));
+        let note = tree.with_extension(format!("{number:08}.why"));
+        fs::write(note, "`file`: not permitted").unwrap();
+    }
+    let (events, mut said) = mpsc::channel(20);
+    let mut meta = quiet().meta;
+    meta.fence = 1;
+    let call = Call::new(meta, events);
+    let request = DestroyRequest {
+        sandbox_id: world.id.clone(),
+    };
+    world.provider.destroy(&call, request).await.unwrap();
+    drop(call);
+    assert!(said.recv().await.is_none(), "a warning");
+    assert!(world.removing().is_empty());
+}
