@@ -123,7 +123,9 @@ pub(crate) struct UpArgs {
   alpine down ses_4f2a --cancel
   alpine down ses_4f2a --retry-persist
 
-Nothing of a workspace is deleted before its durable object has been read back and verified.")]
+Nothing of a workspace is deleted before its durable object has been read back and verified. What it holds is in
+objects/OBJECT/workspace.tar.zst of ALPINE_HOME, where OBJECT is what `down` and `status` print as `object`:
+  mkdir restored && tar --zstd -xf ~/.alpine/objects/OBJECT/workspace.tar.zst -C restored")]
 pub(crate) struct DownArgs {
     /// The session: its id, the start of it, or its name
     #[arg(value_name = "SESSION")]

@@ -11,7 +11,8 @@ use crate::time;
 use crate::view::DownDocument;
 use crate::work::{Work, drive, runtime};
 use alpine_ledger::{Ledger, Retention};
-use alpine_lifecycle::{DownRequest, Failure};
+use alpine_lifecycle::{DownRequest, Failure, quoted};
+use std::path::Path;
 
 pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     let limit = args
@@ -70,7 +71,12 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     if work.output.json {
         work.output.document(&document);
     } else {
-        work.output.text(&shown(&document, is_over, &work.output));
+        let mut text = shown(&document, is_over, &work.output);
+        if let Some(unpack) = unpack(&document, &config.home.value) {
+            text.push_str("\n\nget it back: ");
+            text.push_str(&unpack);
+        }
+        work.output.text(&text);
     }
     Ok(0)
 }
@@ -95,6 +101,16 @@ fn compact(work: &Work, config: &Config) {
     if let Err(error) = alpine_ledger::compact(path, work.options(config), false) {
         tracing::warn!("the ledger's file stays as large as it is: {error}");
     }
+}
+
+/// The command that unpacks the object's snapshot, where that lies on this machine.
+fn unpack(document: &DownDocument, home: &Path) -> Option<String> {
+    let id = document.durable_object_id.as_ref()?;
+    let archive = home.join("objects").join(id).join("workspace.tar.zst");
+    let quoted = quoted(&archive.to_string_lossy());
+    archive
+        .is_file()
+        .then(|| format!("mkdir restored && tar --zstd -xf {quoted} -C restored"))
 }
 
 /// Why there is no snapshot, for people.

@@ -1,6 +1,7 @@
 //! The README shows what is printed.
 
 use crate::local::program::Program;
+use std::path::Path;
 
 const README: &str = include_str!("../../../../README.md");
 
@@ -68,7 +69,15 @@ fn the_readme_shows_what_is_printed() {
         .replace("token=…", "token=0a1b2c");
     assert_eq!(plain(&printed), plain(&shown));
     assert!(printed.contains(session), "the session of that request");
+    let work = ["exec", session, "--", "sh", "-c", "echo mine > work"];
+    let _worked = program.run(&work).success();
     let printed = program.run(&["down", session]).success().stdout;
-    assert_eq!(plain(&printed), plain(down));
+    let shown = printed.replace(home.to_str().expect("a path"), "/home/me/.alpine");
+    assert_eq!(plain(&shown), plain(down));
+    let unpack = value(&printed, "get it back:");
+    let mut shell = program.env.command(Path::new("/bin/sh"));
+    shell.args(["-c", &format!("{unpack} && cat restored/workspace/work")]);
+    let unpacked = program.env.run(&mut shell);
+    assert_eq!(unpacked.success().stdout, "mine\n", "{unpack}");
     program.assert_nothing_left();
 }
