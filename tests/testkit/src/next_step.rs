@@ -1,7 +1,7 @@
 //! What a next step has to be: a command to paste.
 
 /// Programs that a next step may begin with.
-const PROGRAMS: [&str; 27] = [
+const PROGRAMS: [&str; 28] = [
     "${EDITOR:-vi}",
     "alpine",
     "chmod",
@@ -19,6 +19,7 @@ const PROGRAMS: [&str; 27] = [
     "mkdir",
     "mv",
     "nm",
+    "npm",
     "ps",
     "readelf",
     "realpath",

@@ -41,6 +41,11 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     config.agents.check(&request.agent)?;
     let interrupt = signals::interrupt()?;
     let ledger = work.ledger(&config)?;
+    let id = SessionId::derive(&request.caller.principal, &request.client_request_id);
+    // A session that is there already is answered for, whatever this caller's path finds.
+    if ledger.read(|snapshot| snapshot.session(&id))?.is_none() {
+        ask::startable(&config, &work.variables, &request)?;
+    }
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
     let ended = bring_up(&work, &config, &with, &engine, request);

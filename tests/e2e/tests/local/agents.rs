@@ -190,6 +190,24 @@ fn an_agent_that_is_not_ready_in_time_or_ends_fails_the_session_with_its_last_wo
 }
 
 #[test]
+fn an_agent_that_is_not_installed_is_told_before_there_is_a_session() {
+    let program = Program::new().with("ALPINE_OPENCODE", "/nonexistent/opencode");
+    let repo = repository(&program);
+    let path = repo.path.to_str().unwrap();
+    let failure = program.fails(
+        &["up", path, "--branch", "main", "--agent", "opencode"],
+        "ERR_AGENT_NOT_READY",
+        2,
+    );
+    let cause = "the agent `opencode` can't be started: `/nonexistent/opencode` was not found";
+    assert_eq!(text(&failure, "cause"), cause);
+    assert_eq!(text(&failure, "next_step"), "npm install -g opencode-ai");
+    assert!(failure["operation_id"].is_null(), "{failure:#}");
+    let listed = program.json(&["list", "--all"]);
+    assert_eq!(listed["sessions"], serde_json::json!([]));
+}
+
+#[test]
 fn an_agent_that_dies_later_is_seen_and_its_work_is_kept() {
     let program = Program::new();
     program.configure(AGENT);

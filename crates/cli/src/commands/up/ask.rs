@@ -2,7 +2,7 @@
 
 use crate::agents::{AgentTable, Agents};
 use crate::args::UpArgs;
-use crate::config::{Config, Variables, duration, is_variable, passed};
+use crate::config::{Config, LOCAL, Variables, duration, is_variable, passed};
 use crate::parse::usage;
 use crate::work::Work;
 use alpine_lifecycle::{ErrorCode, Failure, UNKEPT, UpRequest, preflight, quoted};
@@ -285,6 +285,31 @@ fn here(agents: &Agents, variables: &Variables) -> (String, Option<String>) {
     ("page".to_owned(), Some(warning))
 }
 
+/// An agent that its user has to install is there before there is a session that needs it. What a sandbox of another
+/// provider has is not known here.
+pub(super) fn startable(
+    config: &Config,
+    variables: &Variables,
+    request: &UpRequest,
+) -> Result<(), Failure> {
+    if request.provider != LOCAL || request.env.contains_key("PATH") {
+        return Ok(());
+    }
+    let table = config.agents.check(&request.agent)?;
+    not_installed(&request.agent, table, variables).map_or(Ok(()), Err)
+}
+
+/// A program in the workspace, and one that nobody says how to install, may be brought by the repository's install step.
+fn not_installed(name: &str, table: &AgentTable, variables: &Variables) -> Option<Failure> {
+    let (program, install) = (table.program()?, table.install()?);
+    let in_workspace = program.contains('/') && !program.starts_with('/');
+    if in_workspace || table.serves() != "process" || is_found(program, variables) {
+        return None;
+    }
+    let cause = format!("the agent `{name}` can't be started: `{program}` was not found");
+    Some(Failure::new(ErrorCode::AgentNotReady, cause).next(install))
+}
+
 /// What a sandbox of another provider has is known when there is one, and the agent is chosen before: the page needs nothing.
 fn elsewhere(provider: &str) -> (String, Option<String>) {
     let warning = format!(
@@ -308,7 +333,9 @@ fn is_found(program: &str, variables: &Variables) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{branch, elsewhere, here, is_found, name, repo, request_id, timeout, variable};
+    use super::{
+        branch, elsewhere, here, is_found, name, not_installed, repo, request_id, timeout, variable,
+    };
     use crate::agents::Agents;
     use crate::config::Variables;
     use proptest::prelude::*;
@@ -393,6 +420,16 @@ mod tests {
         assert!(agent == "page" && warning.unwrap().contains("was not found"));
         std::os::unix::fs::symlink("/bin/sh", directory.path().join("opencode")).unwrap();
         assert_eq!(here(&agents, &variables), ("opencode".to_owned(), None));
+        let opencode = |variables| {
+            let table = agents.get("opencode").unwrap();
+            not_installed("opencode", table, variables)
+        };
+        assert!(opencode(&variables).is_none());
+        let failure = opencode(&Variables::default()).unwrap();
+        assert_eq!(failure.code.as_str(), "ERR_AGENT_NOT_READY");
+        assert_eq!(failure.next_step, "npm install -g opencode-ai");
+        let command = agents.get("command").unwrap();
+        assert!(not_installed("command", command, &variables).is_none());
         // What is installed here says nothing of containers.
         let (agent, warning) = elsewhere("podman");
         let warning = warning.unwrap();
