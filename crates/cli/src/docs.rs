@@ -85,7 +85,9 @@ pub fn agents() -> String {
         ## The built-in tables\n\nA table `[agents.NAME]` in `config.toml` has the same keys as these and changes a built-in agent key by key. `{port}` is the port to listen on, `{host}` the address,\n\
         `{id}` a transcript's id. Beside these: `path` (replaces the program), `port_env` (a variable that holds the port), `env_pass` (your variables that the agent gets; never recorded).\n\n```toml\n");
     page.push_str(crate::agents::BUILT_IN);
-    page.push_str("```\n");
+    page.push_str("```\n\n## What is kept of an agent\n\n`down` asks it for its transcripts: they are in the workspace snapshot as `transcript/agent/`. Where not all of them could be had\n\
+        (the agent or its supervisor was killed, or does not answer), the local provider keeps the agent's own data as `agent-data/`\n\
+        beside them; `down` warns of it, and `left_out` names `transcript`.\n");
     page
 }
 
