@@ -53,7 +53,12 @@ impl<S: Sandboxes> Adapted<S> {
             | SandboxState::Missing
             | SandboxState::Unknown => None,
         };
-        Ok(InspectReply { state, probe })
+        Ok(InspectReply {
+            state,
+            probe,
+            // A command in the sandbox would have to be run to know.
+            agent_ended: None,
+        })
     }
 
     /// The sandboxes that bear the ledger's id: those that are there, and those that were only begun.

@@ -176,6 +176,9 @@ pub struct InspectReply {
     /// What looking inside found.
     #[serde(default)]
     pub probe: Option<ProbeReply>,
+    /// How the agent's server has ended, where it has and that can be told in a matter of milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_ended: Option<ExecReply>,
 }
 
 /// Whether a sandbox runs.

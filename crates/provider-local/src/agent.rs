@@ -8,7 +8,7 @@ use crate::logs;
 use crate::processes::Process;
 use crate::protocol::{AgentStarted, Door, Publish, Reply, Request, StartAgent};
 use crate::provider::Local;
-use crate::record::StateRecord;
+use crate::record;
 use alpine_gateway::Listener;
 use alpine_gateway::client::{AgentClient, ClientError};
 use alpine_provider_api::*;
@@ -132,8 +132,7 @@ async fn await_last_words(sandbox: &Sandbox) -> Option<ExecReply> {
             Ok(_) | Err(_) => break,
         }
     }
-    let state: Option<StateRecord> = file::read_json(&sandbox.state()).unwrap_or_default();
-    state?.agent?.ended
+    record::agent_ended(sandbox)
 }
 
 /// Waits for the line in the log after which the server may be asked.

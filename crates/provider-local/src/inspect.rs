@@ -27,7 +27,15 @@ pub(crate) async fn inspect(
         SandboxState::Running | SandboxState::Exited if !request.probe => None,
         SandboxState::Running | SandboxState::Exited => Some(probe(&sandbox, state).await?),
     };
-    Ok(InspectReply { state, probe })
+    let agent_ended = match state {
+        SandboxState::Running => record::agent_ended(&sandbox),
+        SandboxState::Exited | SandboxState::Missing | SandboxState::Unknown => None,
+    };
+    Ok(InspectReply {
+        state,
+        probe,
+        agent_ended,
+    })
 }
 
 async fn probe(sandbox: &Sandbox, state: SandboxState) -> Result<ProbeReply, ProviderError> {

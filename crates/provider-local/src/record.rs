@@ -102,6 +102,12 @@ pub(crate) fn state(home: &Home, sandbox: &Sandbox) -> Result<SandboxState, Prov
     })
 }
 
+/// How the agent's server ended, if it has and its supervisor has taken note of that.
+pub(crate) fn agent_ended(sandbox: &Sandbox) -> Option<ExecReply> {
+    let state: Option<StateRecord> = file::read_json(&sandbox.state()).unwrap_or_default();
+    state?.agent?.ended
+}
+
 /// Whether a supervisor holds the sandbox's lock.
 pub(crate) fn lock_is_held(sandbox: &Sandbox) -> Result<bool, ProviderError> {
     let path = sandbox.lock();

@@ -6,7 +6,11 @@ use crate::config::Config;
 use crate::view::{CredentialsDocument, OpenDocument, VERSION};
 use crate::work::{Reached, Work, drive, millis, provider_failed, runtime};
 use alpine_lifecycle::{ErrorCode, Failure};
-use alpine_provider_api::{Call, OpenAgentReply, OpenAgentRequest, Secret};
+use alpine_provider_api::{Call, InspectRequest, OpenAgentReply, OpenAgentRequest, Secret};
+use std::time::Duration;
+
+/// How long it is looked whether the agent answers.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(work: &Work, args: &OpenArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
@@ -22,6 +26,14 @@ pub(crate) fn run(work: &Work, args: &OpenArgs) -> Result<u8, Failure> {
     }
     drive(runtime()?, async {
         let reply = link(&reached, &config).await?;
+        if is_silent(&reached).await {
+            let agent = &reached.session.new.agent;
+            let why = work
+                .output
+                .command(&format!("alpine logs {id} --step agent"));
+            let warning = format!("the agent `{agent}` does not answer; its last words: {why}");
+            work.output.warning(&warning);
+        }
         if args.credentials {
             credentials(work, id, reply);
             return Ok(0);
@@ -71,6 +83,21 @@ pub(crate) async fn link(reached: &Reached, config: &Config) -> Result<OpenAgent
                 format!("open: the provider did not answer within {span} s"),
             ))
         }
+    }
+}
+
+/// Whether the agent is known not to answer. What can't be told at once is left to the page.
+async fn is_silent(reached: &Reached) -> bool {
+    let request = InspectRequest {
+        sandbox_id: reached.sandbox_id.clone(),
+        probe: true,
+    };
+    let call = Call::quiet(reached.meta(Some(PATIENCE)));
+    let provider = reached.provider.clone();
+    let task = tokio::spawn(async move { provider.inspect(&call, request).await });
+    match tokio::time::timeout(PATIENCE, task).await {
+        Ok(Ok(Ok(reply))) => reply.probe.and_then(|probe| probe.agent_ready) == Some(false),
+        Ok(_) | Err(_) => false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::view::{ObservedDocument, StatusDocument};
 use crate::work::Work;
 use alpine_ledger::{Liveness, SessionRecord, Timestamp};
 use alpine_lifecycle::{Failure, lookup, next_step};
-use alpine_provider_api::{Call, InspectRequest, Meta, SandboxId};
+use alpine_provider_api::{Call, ExecReply, InspectRequest, Meta, SandboxId};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -88,6 +88,10 @@ fn observe(work: &Work, config: &Config, session: &SessionRecord) -> Option<Obse
             .ok()?;
         let observed = ObservedDocument {
             state: found.state.as_str(),
+            agent_ended: found.agent_ended.map(|ended| match ended {
+                ExecReply::Exited(status) => format!("exited with status {status}"),
+                ExecReply::Signalled(signal) => format!("was ended by signal {signal}"),
+            }),
             at: clock.now().to_string(),
         };
         // Whoever asked may have gone on without the answer.
@@ -147,13 +151,7 @@ fn told(
     ];
     let rest = [
         ("held by", lease),
-        (
-            "sandbox",
-            document
-                .observed
-                .as_ref()
-                .map(|observed| observed.state.to_owned()),
-        ),
+        ("sandbox", sandbox(document, output)),
         ("object", document.durable_object_id.clone()),
         (
             "snapshot",
@@ -186,4 +184,15 @@ fn times(session: &SessionRecord, now: Timestamp) -> [(&'static str, Option<Stri
         ("persisted", when(persisted)),
         ("updated", when(Some(session.updated_at))),
     ]
+}
+
+/// What the provider sees.
+fn sandbox(document: &StatusDocument, output: &Output) -> Option<String> {
+    let observed = document.observed.as_ref()?;
+    let Some(ended) = &observed.agent_ended else {
+        return Some(observed.state.to_owned());
+    };
+    let logs = format!("alpine logs {} --step agent", document.session_id);
+    let logs = output.command(&logs);
+    Some(format!("{}, but its agent {ended}: {logs}", observed.state))
 }

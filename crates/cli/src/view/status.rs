@@ -91,6 +91,9 @@ pub(crate) struct ErrorDocument {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ObservedDocument {
     pub(crate) state: &'static str,
+    /// How the agent has ended, where it has and the sandbox runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agent_ended: Option<String>,
     pub(crate) at: String,
 }
 

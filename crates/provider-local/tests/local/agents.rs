@@ -107,6 +107,15 @@ async fn probe(world: &World) -> Option<bool> {
     reply.probe.unwrap().agent_ready
 }
 
+async fn agent_ended(world: &World) -> Option<ExecReply> {
+    let request = InspectRequest {
+        sandbox_id: world.id.clone(),
+        probe: false,
+    };
+    let reply = world.provider.inspect(&quiet(), request).await.unwrap();
+    reply.agent_ended
+}
+
 async fn get(way: &OpenAgentReply, path: &str) -> Answer {
     let port = way.url.rsplit(':').next().unwrap().parse().unwrap();
     AgentClient::new(port, Some((way.username.clone(), way.password.clone())))
@@ -203,12 +212,14 @@ async fn a_server_is_started_once_asked_and_reached_through_the_gateway() {
     signal(pid, "KILL");
     until("the agent ends", || !lives(pid));
     assert_eq!(probe(&world).await, Some(false));
+    assert_eq!(agent_ended(&world).await, Some(ExecReply::Signalled(9)));
     let again = start(&world, Serve::Process(Box::new(python())), 20_000)
         .await
         .unwrap()
         .url;
     assert_eq!(again, url);
     assert_ne!(agent_pid(&world), pid);
+    assert_eq!(agent_ended(&world).await, None);
     assert_eq!(get(&way, "/session/one").await.status, 200);
 }
 

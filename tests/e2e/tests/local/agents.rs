@@ -51,8 +51,9 @@ fn the_page_opens_by_a_link_that_works_once() {
     let fresh = text(&program.json(&["open", "it"]), "open_url");
     assert_ne!(fresh, link);
     assert_eq!(get(&fresh, &[]).status, 200);
-    let printed = program.run(&["open", "it", "--print"]).success().stdout;
-    assert_eq!(get(printed.trim_end(), &[]).status, 200);
+    let printed = program.run(&["open", "it", "--print"]).success();
+    assert_eq!(printed.stderr, "");
+    assert_eq!(get(printed.stdout.trim_end(), &[]).status, 200);
     let credentials = program.json(&["open", "it", "--credentials"]);
     assert_eq!(text(&credentials, "url"), url);
     assert_eq!(Caller::of(&credentials).get(&url).status, 200);
@@ -233,10 +234,20 @@ fn an_agent_that_dies_later_is_seen_and_its_work_is_kept() {
     let url = text(&up, "opencode_url");
     wait_until("an answer that says so", || caller.get(&url).status == 502);
     assert!(caller.get(&url).body.contains("alpine logs"));
-    assert_eq!(
-        program.json(&["status", "it"])["state"],
-        "ready",
-        "the ledger says what is true"
+    let said = program.run(&["open", "it", "--json"]).success().stderr;
+    let warning = "warning: the agent `command` does not answer; its last words: ";
+    assert!(said.starts_with(warning), "{said}");
+    let words = format!("logs {} --step agent\n", text(&up, "session_id"));
+    assert!(said.ends_with(&words), "{said}");
+    let status = program.json(&["status", "it"]);
+    assert_eq!(status["state"], "ready", "the ledger says what is true");
+    assert_eq!(status["observed"]["state"], "running");
+    let ended = text(&status["observed"], "agent_ended");
+    assert_eq!(ended, "was ended by signal 9");
+    let told = program.run(&["status", "it"]).success().stdout;
+    assert!(
+        told.contains(" running, but its agent was ended by signal 9: "),
+        "{told}"
     );
     let object = restore(&program, &program.down("it"));
     assert_eq!(

@@ -45,6 +45,7 @@ pub(super) fn inspect(
         return Ok(InspectReply {
             state: SandboxState::Missing,
             probe: None,
+            agent_ended: None,
         });
     };
     let look = || ProbeReply {
@@ -58,6 +59,7 @@ pub(super) fn inspect(
     Ok(InspectReply {
         state: state(sandbox.run, sandbox.lost),
         probe: request.probe.then(look),
+        agent_ended: None,
     })
 }
 
