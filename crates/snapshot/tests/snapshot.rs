@@ -432,7 +432,8 @@ fn what_is_not_ours_is_an_error_that_says_what_to_run() {
     let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
     let foreign = foreign.display();
     assert!(text.contains(&format!("`{foreign}`")), "{text}");
-    let advice = format!("`sudo chown -R \"$(id -u)\" {foreign}`");
+    // One command for all of it, however much there is.
+    let advice = format!("`sudo chown -R \"$(id -u)\" {}`", root.display());
     assert!(text.ends_with(&advice), "{text}");
     assert_eq!(mode(&closed), 0, "a failure leaves modes as they were");
     assert_eq!(fs::read(place.archive()).unwrap(), b"the one before");
