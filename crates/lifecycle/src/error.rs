@@ -184,9 +184,10 @@ impl From<LedgerError> for Failure {
             LedgerError::Busy { pids, .. } => {
                 Self::new(ErrorCode::LedgerUnavailable, cause).next(mend::busy(&pids))
             }
-            // What was recorded is there to be read.
-            LedgerError::OutcomeUnknown { .. } => {
-                Self::new(ErrorCode::LedgerUnavailable, cause).next("alpine list")
+            LedgerError::OutcomeUnknown { source } => {
+                // What was recorded is there to be read.
+                let next = mend::known(&source).unwrap_or_else(|| "alpine list".to_owned());
+                Self::new(ErrorCode::LedgerUnavailable, cause).next(next)
             }
             LedgerError::Corrupt { .. } => {
                 Self::new(ErrorCode::LedgerCorrupt, cause).next("alpine ledger repair")

@@ -178,6 +178,16 @@ impl Engine {
             {
                 failure
             }
+            // It was the ledger that ended the operation: what is in its way is said once, with what mends it.
+            Err(unrecorded)
+                if unrecorded.code == failure.code
+                    && failure.code == ErrorCode::LedgerUnavailable =>
+            {
+                Failure {
+                    next_step: unrecorded.next_step,
+                    ..failure
+                }
+            }
             // The lease expires by itself; what ended the operation is what the caller should hear.
             Err(unrecorded) => Failure {
                 cause: format!(

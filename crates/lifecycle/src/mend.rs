@@ -1,7 +1,7 @@
 //! The command that mends, or shows, what keeps the ledger from being used.
 
 use crate::caller::quoted;
-use alpine_ledger::Hindrance;
+use alpine_ledger::{Hindrance, LedgerError};
 use std::path::{Path, PathBuf};
 
 /// What mends a ledger that can't be used, or shows what is in the way.
@@ -22,6 +22,18 @@ pub(crate) fn unavailable(hindrance: Hindrance, path: &Path) -> String {
         Hindrance::ReadOnlyFileSystem => format!("findmnt -T {dir}"),
         Hindrance::Permissions | Hindrance::Other => format!("ls -ld {dir} {file}"),
     }
+}
+
+/// What mends what kept a change from being written, where it is known what did.
+pub(crate) fn known(error: &LedgerError) -> Option<String> {
+    if let LedgerError::Unavailable {
+        path, hindrance, ..
+    } = error
+        && *hindrance != Hindrance::Other
+    {
+        return Some(unavailable(*hindrance, path));
+    }
+    None
 }
 
 /// Who keeps the ledger busy.
@@ -59,7 +71,8 @@ fn word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::{busy, unavailable};
-    use alpine_ledger::Hindrance;
+    use crate::Failure;
+    use alpine_ledger::{Hindrance, LedgerError};
     use std::path::Path;
 
     #[test]
@@ -75,5 +88,22 @@ mod tests {
         }
         assert_eq!(busy(&[7, 8]), "ps -o pid,stat,etime,args -p 7,8");
         assert_eq!(busy(&[]), "alpine list");
+    }
+
+    #[test]
+    fn a_full_disk_is_the_thing_to_look_at_when_a_commit_fails() {
+        for (hindrance, command) in [
+            (Hindrance::NoSpace, "df -h /h"),
+            (Hindrance::Other, "alpine list"),
+        ] {
+            let source = Box::new(LedgerError::Unavailable {
+                path: "/h/l".into(),
+                reason: "why".to_owned(),
+                hindrance,
+                source: None,
+            });
+            let failure = Failure::from(LedgerError::OutcomeUnknown { source });
+            assert_eq!(failure.next_step, command);
+        }
     }
 }
