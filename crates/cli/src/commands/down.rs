@@ -1,6 +1,7 @@
 //! `down`: lets the engine do it, and says what came of it.
 
 use crate::args::DownArgs;
+use crate::clean;
 use crate::commands::up::timeout;
 use crate::config::Config;
 use crate::output::Output;
@@ -12,6 +13,7 @@ use crate::view::DownDocument;
 use crate::work::{Work, drive, runtime};
 use alpine_ledger::{Ledger, Retention};
 use alpine_lifecycle::{DownRequest, Failure, quoted};
+use serde_json::Value;
 use std::path::Path;
 
 pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
@@ -121,6 +123,25 @@ pub(crate) fn lost(reason: &str) -> String {
     }
 }
 
+/// What a snapshot has not, and why: the first of it. `--json` has more.
+fn left_out(summary: &Value) -> String {
+    const SHOWN: usize = 3;
+    let count = summary["count"].as_u64().unwrap_or_default();
+    if count == 0 {
+        return String::new();
+    }
+    let first = summary["first"].as_array().map(Vec::as_slice);
+    let told = first.unwrap_or_default().iter().take(SHOWN).map(|one| {
+        let text = |key: &str| clean::line(one[key].as_str().unwrap_or_default());
+        format!("`{}` ({})", text("path"), text("reason"))
+    });
+    let mut told: Vec<_> = told.collect();
+    if usize::try_from(count).is_ok_and(|count| count > told.len()) {
+        told.push("…".to_owned());
+    }
+    format!(", {count} left out: {}", told.join(", "))
+}
+
 /// The result, for people; `was_over` before there was anything to do.
 fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
     let verified = if document.persistence_verified {
@@ -130,16 +151,11 @@ fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
     };
     let snapshot = document.workspace_snapshot.as_ref().map(|snapshot| {
         let number = |key: &str| snapshot[key].as_u64().unwrap_or_default();
-        let left_out = snapshot["left_out"]["count"]
-            .as_u64()
-            .filter(|count| *count > 0);
-        let left_out = left_out
-            .map(|count| format!(", {count} left out"))
-            .unwrap_or_default();
         format!(
-            "{}, {} files and directories{left_out}",
+            "{}, {} files and directories{}",
             time::bytes(number("size")),
-            number("entries")
+            number("entries"),
+            left_out(&snapshot["left_out"])
         )
     });
     let lost = document.workspace_snapshot_reason.as_deref().map(lost);
@@ -184,4 +200,21 @@ fn shown(document: &DownDocument, was_over: bool, output: &Output) -> String {
         });
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left_out;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_left_out_is_named() {
+        let one = |path: &str| json!({"path": path, "reason": "a socket"});
+        assert_eq!(left_out(&json!({"count": 0, "first": []})), "");
+        let told = left_out(&json!({"count": 1, "first": [one("workspace/s\u{1b}[31m")]}));
+        assert_eq!(told, ", 1 left out: `workspace/s` (a socket)");
+        let first: Vec<_> = ["a", "b", "c", "d"].map(one).into();
+        let told = left_out(&json!({"count": 4, "first": first}));
+        assert!(told.ends_with("`c` (a socket), …"), "{told}");
+    }
 }
