@@ -58,7 +58,7 @@ impl ReconcileDocument {
             let came = match &found.error {
                 Some(error) => format!("failed: {error}"),
                 None if found.done => "done".to_owned(),
-                None if dry_run => "to do".to_owned(),
+                None if dry_run && !is_left(found.finding) => "to do".to_owned(),
                 None => later(found.finding).to_owned(),
             };
             format!("{id}{state}: {}: {came}", told(found.finding))
@@ -69,6 +69,11 @@ impl ReconcileDocument {
             .collect::<Vec<_>>()
             .join("\n")
     }
+}
+
+/// Whether it is left as it is, whoever finds it.
+fn is_left(finding: Finding) -> bool {
+    matches!(finding, Finding::InterruptedUp | Finding::ProviderMissing)
 }
 
 fn told(finding: Finding) -> &'static str {
@@ -101,5 +106,31 @@ fn later(finding: Finding) -> &'static str {
         | Finding::SandboxGone
         | Finding::SandboxLeft
         | Finding::NotAnswered => "left",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ReconcileDocument;
+    use alpine_lifecycle::{Finding, Reconciled};
+
+    #[test]
+    fn a_dry_run_calls_to_do_only_what_would_be_done() {
+        let told = |finding, dry_run| {
+            let found = Reconciled {
+                session_id: Some("ses_1".to_owned()),
+                sandbox_id: None,
+                finding,
+                state: None,
+                done: false,
+                error: None,
+            };
+            ReconcileDocument::new(&[found]).told(dry_run)
+        };
+        assert!(told(Finding::AbandonedUp, true).ends_with(": to do"));
+        for left in [Finding::InterruptedUp, Finding::ProviderMissing] {
+            assert!(!told(left, true).ends_with(": to do"));
+            assert_eq!(told(left, true), told(left, false));
+        }
     }
 }
