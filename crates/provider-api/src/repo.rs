@@ -1,6 +1,7 @@
 //! Which repository, which branch, which commit: checked when they are parsed, safe to hand to git after that.
 
 use crate::{Secret, wire};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -51,6 +52,9 @@ pub enum RepoUrlError {
     /// A query or a fragment in a URL: no repository needs one, and what it holds is often a secret.
     #[error("the URL holds a query or a fragment (`?` or `#`)")]
     Query,
+    /// A relative path, and nothing to take it from.
+    #[error("the repository's path is relative")]
+    Relative,
     /// The host or the path is missing or malformed.
     #[error("the repository's {0} is missing or malformed")]
     Part(&'static str),
@@ -68,8 +72,7 @@ impl RepoUrl {
         if given.starts_with('-') {
             return Err(RepoUrlError::Option);
         }
-        let forbidden = |c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}';
-        if given.chars().any(forbidden) || given.len() > 4096 {
+        if given.contains(is_forbidden) || given.len() > 4096 {
             return Err(RepoUrlError::Character);
         }
         if let Some((scheme, rest)) = given.split_once("://") {
@@ -89,11 +92,16 @@ impl RepoUrl {
             "ssh" => Transport::Ssh,
             "file" => {
                 let path = rest.strip_prefix("localhost").unwrap_or(rest);
-                return if path.starts_with('/') {
-                    Self::local(PathBuf::from(path))
-                } else {
-                    Err(RepoUrlError::Part("path"))
-                };
+                if !path.starts_with('/') {
+                    return Err(RepoUrlError::Part("path"));
+                }
+                // As in git, what looks like an escape and is none is left as it is.
+                let decoded = percent_decode_str(path).decode_utf8();
+                let decoded = decoded.map_err(|_| RepoUrlError::Character)?;
+                if decoded.contains(is_forbidden) {
+                    return Err(RepoUrlError::Character);
+                }
+                return Self::local(PathBuf::from(&*decoded));
             }
             _ => return Err(RepoUrlError::Transport(scheme.chars().take(32).collect())),
         };
@@ -169,7 +177,7 @@ impl RepoUrl {
             .into_string()
             .map_err(|_| RepoUrlError::Character)?;
         if !text.starts_with('/') {
-            return Err(RepoUrlError::Part("path"));
+            return Err(RepoUrlError::Relative);
         }
         Ok(Self {
             text,
@@ -221,6 +229,11 @@ impl fmt::Display for RepoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.text)
     }
+}
+
+/// What no address may hold: it would not be shown as it is.
+fn is_forbidden(c: char) -> bool {
+    c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 
 fn is_word(text: &str) -> bool {

@@ -1,7 +1,7 @@
 //! The caller's environment: read here and nowhere else.
 
 use alpine_lifecycle::{ErrorCode, Failure};
-use alpine_provider_api::Secret;
+use alpine_provider_api::{Redactor, Secret};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -79,6 +79,14 @@ impl Variables {
             })
             .chain(super::proxy_secrets(self))
             .collect()
+    }
+
+    /// The secret variable whose value is in the text.
+    pub(crate) fn secret_in(&self, text: &str) -> Option<&str> {
+        let is_in = |value: &str| Redactor::new([&Secret::new(value.to_owned())]).finds(text);
+        self.all()
+            .find(|(name, value)| is_secret(name) && is_in(value))
+            .map(|(name, _)| name)
     }
 }
 

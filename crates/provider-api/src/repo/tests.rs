@@ -46,6 +46,13 @@ fn addresses_are_normalised() {
             Some("[::1]:3000"),
         ),
         ("file:///srv/r", "/srv/r", Transport::File, None),
+        (
+            "file:///srv/a%20b%2Fc%zz%",
+            "/srv/a b/c%zz%",
+            Transport::File,
+            None,
+        ),
+        ("/srv/a%20b", "/srv/a%20b", Transport::File, None),
         (".", "/home/me/work", Transport::File, None),
         ("../r", "/home/me/r", Transport::File, None),
         ("a dir/r", "/home/me/work/a dir/r", Transport::File, None),
@@ -104,6 +111,10 @@ fn hostile_addresses_are_refused() {
         "a\u{0}b",
         "https://github.com/o/r\u{1b}[2J",
         "file://host/r",
+        "file:///a%00b",
+        "file:///a%0Ab",
+        "file:///a%ff",
+        "file:///a%E2%80%A8b",
     ] {
         assert!(
             parse(given).is_err(),
@@ -111,6 +122,14 @@ fn hostile_addresses_are_refused() {
             parse(given)
         );
     }
+}
+
+#[test]
+fn only_a_relative_path_needs_a_directory() {
+    let nowhere = Path::new("");
+    let absolute = RepoUrl::parse("/srv/r", nowhere).unwrap();
+    assert_eq!(absolute.as_str(), "/srv/r");
+    assert_eq!(RepoUrl::parse("r", nowhere), Err(RepoUrlError::Relative));
 }
 
 #[test]

@@ -86,10 +86,18 @@ pub(super) fn request(
 fn repo(given: &str) -> Result<RepoUrl, Failure> {
     let invalid =
         |cause: String| Failure::new(ErrorCode::InvalidRepoUrl, cause).next("alpine up --help");
-    let directory = std::env::current_dir()
-        .map_err(|error| invalid(format!("the current directory can't be found: {error}")))?;
-    let parsed = RepoUrl::parse(given, &directory);
+    // Only a relative path needs it.
+    let directory = std::env::current_dir();
+    let parsed = RepoUrl::parse(given, directory.as_deref().unwrap_or(Path::new("")));
     let repo = parsed.map_err(|error| match error {
+        RepoUrlError::Relative => {
+            let why = directory.err().map(|error| error.to_string());
+            let why = why.unwrap_or_else(|| error.to_string());
+            invalid(format!("the current directory can't be found: {why}")).next("cd /")
+        }
+        RepoUrlError::Credentials if given.to_ascii_lowercase().starts_with("ssh:") => {
+            invalid(error.to_string()).next("ssh-add -l  # and leave the password out of the URL")
+        }
         RepoUrlError::Credentials => invalid(error.to_string())
             .next("export GITHUB_TOKEN=…  # and leave user and password out of the URL"),
         RepoUrlError::Query => invalid(error.to_string())
@@ -132,11 +140,16 @@ fn branch(given: &str) -> Result<BranchName, Failure> {
     }
     BranchName::new(given).ok_or_else(|| {
         let shown: String = given.escape_debug().take(100).collect();
+        // As `--branch`, git takes this one for `HEAD`.
+        let check = match given {
+            "@" => "git check-ref-format --allow-onelevel @".to_owned(),
+            _ => format!("git check-ref-format --branch {}", quoted(given)),
+        };
         Failure::new(
             ErrorCode::InvalidBranch,
             format!("git would not take `{shown}` as a branch's name"),
         )
-        .next(format!("git check-ref-format --branch {}", quoted(given)))
+        .next(check)
     })
 }
 
@@ -159,8 +172,13 @@ fn holds_no_secret(
         .find(|(_, _, text)| work.redactor().finds(text))
     {
         None => Ok(()),
-        Some((code, what, _)) => {
-            let cause = format!("{what} holds the value of a secret variable of your environment");
+        Some((code, what, text)) => {
+            let variable = work.variables.secret_in(text);
+            let variable = variable.map_or_else(
+                || "a secret variable of your environment".to_owned(),
+                |name| format!("your environment's secret variable `{name}`"),
+            );
+            let cause = format!("{what} holds the value of {variable}");
             Err(Failure::new(*code, cause).next("alpine up --help"))
         }
     }
@@ -378,6 +396,25 @@ mod tests {
             assert_eq!(code(branch(given)), "ERR_INVALID_BRANCH", "{given:?}");
         }
         assert_eq!(code(branch("")), "ERR_BRANCH_REQUIRED");
+    }
+
+    #[test]
+    fn what_to_do_next_fits_what_was_given() {
+        for (url, next) in [
+            ("ssh://git:hunter2hunter2@host/x", "ssh-add -l"),
+            ("https://hunter2hunter2@host/x", "export GITHUB_TOKEN=…"),
+        ] {
+            let failure = repo(url).unwrap_err();
+            assert!(failure.next_step.starts_with(next), "{failure:?}");
+        }
+        // What git is asked refuses it, too.
+        for given in ["@", "a..b"] {
+            let failure = branch(given).unwrap_err();
+            let git = std::process::Command::new("sh")
+                .args(["-c", &failure.next_step])
+                .output();
+            assert!(!git.unwrap().status.success(), "{failure:?}");
+        }
     }
 
     #[test]
