@@ -1,9 +1,10 @@
 //! What a next step has to be: a command to paste.
 
 /// Programs that a next step may begin with.
-const PROGRAMS: [&str; 28] = [
+const PROGRAMS: [&str; 29] = [
     "${EDITOR:-vi}",
     "alpine",
+    "cd",
     "chmod",
     "cp",
     "curl",
