@@ -50,7 +50,8 @@ impl Well {
 
     /// The names of the invariants that do not hold.
     fn broken(&mut self) -> Vec<String> {
-        let problems = invariants::broken(&mut self.stage, &self.answers, &self.reads);
+        let mut problems = invariants::broken(&mut self.stage, &self.answers, &self.reads);
+        problems.extend(invariants::late(&self.reads));
         let names = problems
             .iter()
             .filter_map(|problem| problem.split_once(": "));

@@ -9,9 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a `list` or a `status` may take, whatever else runs: it waits for nobody, so this is for a machine that has far
-/// more to do than it can.
-pub(super) const READ: Duration = Duration::from_secs(5);
+/// How long a `list` or a `status` may take, whatever else runs.
+pub(super) const READ: Duration = Duration::from_secs(2);
 
 /// What differs from answer to answer though the outcome is the same.
 const FLEETING: [&str; 5] = ["reused", "open_url", "warnings", "last_error", "next_step"];
@@ -228,10 +227,10 @@ fn outcome(output: &Output) -> Result<Value, String> {
     Ok(document)
 }
 
-/// I5: every `list` and `status` that ran meanwhile has answered in time; and a session that was there stays there.
+/// I5: every `list` and `status` that ran meanwhile has answered; and a session that was there stays there.
 pub(super) fn reads_answer(reads: &[Read]) -> Result<(), String> {
     let mut is_known = false;
-    for Read { output, took } in reads {
+    for Read { output, .. } in reads {
         let unknown = output.stdout.contains("\"ERR_SESSION_NOT_FOUND\"");
         let document = outcome(output)?;
         let has = |field: &str| !document[field].is_null();
@@ -245,11 +244,14 @@ pub(super) fn reads_answer(reads: &[Read]) -> Result<(), String> {
             return Err(format!("no answer: {output:#?}"));
         }
         is_known |= has("state");
-        if *took > READ {
-            return Err(format!("it took {took:?}: {output:#?}"));
-        }
     }
     Ok(())
+}
+
+/// I5, too: which of them did not answer in time.
+pub(super) fn late(reads: &[Read]) -> Option<String> {
+    let late = reads.iter().find(|read| read.took > READ)?;
+    Some(format!("I5: it took {:?}: {:#?}", late.took, late.output))
 }
 
 /// I6: no planted secret is anywhere.
