@@ -65,6 +65,12 @@ impl Engine {
         run(podman(self.directory.path()).args(arguments))
     }
 
+    /// Whether it can hold a container to limits and pause it. An ordinary user's podman can't under cgroups of version 1.
+    pub(crate) fn has_cgroups(&self) -> bool {
+        let format = "{{len .Host.CgroupControllers}}";
+        self.podman(&["info", "--format", format]) != "0\n"
+    }
+
     fn wait(&mut self) {
         let limit = Instant::now() + Duration::from_secs(30);
         while UnixStream::connect(self.socket()).is_err() {
