@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Declares the faults: what is broken, and the check that has to find it.
 macro_rules! faults {
@@ -117,6 +117,7 @@ faults! {
     Resurrects: "destroyed ids are not remembered" => "fence.destroyed";
     FencesLooks: "exec refuses an older fence" => "fence.unguarded";
     NoConvergence: "a call that was dropped is refused ever after" => "crash.dropped";
+    NoRecovery: "a provision whose process was killed is refused ever after" => "crash.killed";
     Panics: "list panics" => "list.all";
 }
 
@@ -132,6 +133,15 @@ pub(crate) struct Memory {
     listed: BTreeMap<String, ListedSandbox>,
     busy: BTreeSet<String>,
     done: BTreeSet<String>,
+    /// Told when its process is killed.
+    killed: Arc<Notify>,
+}
+
+impl Memory {
+    /// As if its process were killed: what is under way ends where it stands.
+    pub(crate) fn kill(&self) {
+        self.killed.notify_waiters();
+    }
 }
 
 /// The fake with a fault.
@@ -367,11 +377,16 @@ impl SandboxProvider for Broken {
             request.sandbox_id = SandboxId::new(&format!("{id}-2")).unwrap();
             request.session_id.push_str("-2");
         }
-        if self.is(Fault::NoConvergence) {
+        if self.is(Fault::NoConvergence) || self.is(Fault::NoRecovery) {
             if !self.memory().busy.insert(format!("provision {id}")) {
                 return fail(ErrorKind::Conflict);
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            let killed = Arc::clone(&self.memory().killed);
+            let work = tokio::time::sleep(Duration::from_millis(5));
+            tokio::select! {
+                () = killed.notified() => return fail(ErrorKind::Crashed),
+                () = work => {}
+            }
         }
         if self.is(Fault::OneAtATime) {
             if !self.memory().busy.insert(id.to_string()) {
