@@ -2,19 +2,13 @@
 //! whatever the clock says.
 
 use crate::Ledger;
-use crate::backend::wait_until;
 use crate::site::Site;
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 /// How many takings of one lease may be unknown here where neither the file nor the clock knows of them.
 const UNKNOWN_TAKINGS: u64 = 1000;
-
-/// How long the file is waited for, which is never locked for longer than it takes to write a number.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// No fence is as high: what says so is damaged.
 const BEYOND: u64 = 1 << 62;
@@ -31,16 +25,21 @@ pub(crate) fn above(site: &Site, known: u64) -> u64 {
     counted.max(site.options.clock.now().0).max(given + 1)
 }
 
-/// Notes that a fence was given out. What can't be noted is made up for by the clock.
+/// A fence above the one that this ledger knows of a session's lease, and above all that were given out by another that
+/// stood in its place for a while.
+pub(crate) fn next(site: &Site, known: u64) -> u64 {
+    let given = open(site, OFlags::RDONLY).map_or(0, |file| read(&file));
+    known.max(given) + 1
+}
+
+/// Notes that a fence was given out. What can't be noted, as while another notes one, is made up for by the clock: nobody
+/// waits here, in a transaction.
 pub(crate) fn note(site: &Site, fence: u64) {
     let Some(file) = open(site, OFlags::RDWR | OFlags::CREATE) else {
         return;
     };
-    let locked = wait_until(PATIENCE, || -> Result<bool, Errno> {
-        let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok(lock.is_ok())
-    });
-    if locked == Ok(true) && read(&file) < fence {
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    if locked.is_ok() && read(&file) < fence {
         drop(file.write_all_at(format!("{fence:0DIGITS$}").as_bytes(), 0));
     }
 }

@@ -13,6 +13,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Proof of a taken lease; every write of its operation shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,22 @@ impl Snapshot<'_> {
             Ok(false) => Liveness::Dead,
             // A lock that can't be looked at proves nothing.
             Ok(true) | Err(_) => unless(site.options.clock.boot_ms() >= lease.expires_boot_ms),
+        }
+    }
+
+    /// For how long nobody has worked under a lease: since it was released, or renewed for the last time.
+    #[must_use]
+    pub fn idle(&self, lease: &LeaseRecord) -> Duration {
+        let options = &self.store.site.options;
+        let (clock, me) = (&options.clock, &options.holder);
+        match &lease.holder {
+            None => clock.now().since(lease.expires_at),
+            // Nobody sets this boot's clock.
+            Some(holder) if holder.host == me.host && holder.boot_id == me.boot_id => {
+                let left = Duration::from_millis(lease.expires_boot_ms);
+                (Duration::from_millis(clock.boot_ms()) + options.lease).saturating_sub(left)
+            }
+            Some(_) => clock.now().plus(options.lease).since(lease.expires_at),
         }
     }
 }

@@ -34,7 +34,10 @@ impl Tx<'_> {
     /// `Fenced` when it was lost.
     pub fn release(&mut self, token: &LeaseToken) -> Result<(), LedgerError> {
         let (mut lease, _) = self.held(token)?;
+        let clock = &self.store.site.options.clock;
         lease.holder = None;
+        lease.expires_at = clock.now();
+        lease.expires_boot_ms = clock.boot_ms();
         self.put_lease(token, &lease)
     }
 
@@ -126,7 +129,10 @@ impl Tx<'_> {
     ) -> Result<Grant, LedgerError> {
         let site = self.store.site;
         // A session that is new here may have been known before a restore, or before it was let go of.
-        let fence = before.map_or_else(|| fence::above(site, 0), |lease| lease.fence + 1);
+        let fence = before.map_or_else(
+            || fence::above(site, 0),
+            |lease| fence::next(site, lease.fence),
+        );
         let lock = OperationLock::take(site, &operation.operation_id, fence)?;
         fence::note(site, fence);
         let mut lease = LeaseRecord {

@@ -79,6 +79,17 @@ impl Ledger {
         self.shared.id.get().map_or("", String::as_str)
     }
 
+    /// The id of this ledger; where it is lost, the one that it has when it is made anew, if that is known.
+    ///
+    /// # Errors
+    /// `Unavailable` when what is kept beside it can't be read.
+    pub fn id_or_kept(&self) -> Result<String, LedgerError> {
+        match self.id() {
+            "" => Ok(identity::kept(self.site())?.unwrap_or_default()),
+            id => Ok(id.to_owned()),
+        }
+    }
+
     pub(crate) fn site(&self) -> &Site {
         &self.shared.site
     }

@@ -266,9 +266,9 @@ pub struct LeaseRecord {
     pub fence: u64,
     /// The process; none once the lease was released.
     pub holder: Option<Holder>,
-    /// When it expires, by the wall clock.
+    /// When it expires, or when it was released, by the wall clock.
     pub expires_at: Timestamp,
-    /// When it expires, by the holder's boot clock.
+    /// The same by the holder's boot clock.
     pub expires_boot_ms: u64,
 }
 

@@ -109,9 +109,8 @@ impl Engine {
                     }
                 }
                 Answer::Done(session, operation) => {
-                    if !self.is_left(&session).await? {
-                        return Ok(replay(&session, operation.as_ref()));
-                    }
+                    self.look_again(&session).await?;
+                    return Ok(replay(&session, operation.as_ref()));
                 }
                 Answer::No(failure) => return Err(failure),
             }

@@ -38,7 +38,8 @@ impl Engine {
         let provider = self.providers.get(&name)?;
         let call = self.quiet("op_reconcile");
         let request = ListRequest {
-            ledger_id: self.ledger.id().to_owned(),
+            // A dry run makes no ledger where it was lost.
+            ledger_id: self.ledger.id_or_kept()?,
         };
         let asked = provider.list(&call, request);
         let step = format!("list of provider `{name}`");
@@ -58,6 +59,7 @@ impl Engine {
                 state: None,
                 done: false,
                 error: Some(self.told(&failure)),
+                durable_object_id: None,
             })),
         }
     }

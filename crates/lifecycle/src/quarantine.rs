@@ -1,18 +1,45 @@
-//! Sandboxes that bear our ledger's id and that no session owns: saved first, destroyed only at a second look.
+//! Sandboxes that bear our ledger's id and should not be there, since no session owns them or theirs has ended: saved first,
+//! destroyed only at a second look.
 
 use crate::engine::Engine;
 use crate::payload::Payload;
 use crate::persist::is_gone;
-use crate::reconcile::{Finding, ReconcileRequest, Reconciled};
+use crate::reconcile::{Finding, Reconciled};
 use crate::{ErrorCode, Failure};
 use alpine_ledger::{OperationLock, QuarantineRecord, SessionId, SessionRecord, Timestamp};
 use alpine_provider_api::*;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two looks whether another has ended.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A sandbox that should not be there.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    pub(crate) provider: String,
+    pub(crate) sandbox: ListedSandbox,
+    /// The session that has ended without it; none where no session owns it.
+    pub(crate) owner: Option<SessionRecord>,
+}
+
+/// Whose turn it is to deal with strays.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Mine {
+        _lock: OperationLock,
+    },
+    /// They are only reported.
+    Nobodys,
+    /// Why it is not mine.
+    Anothers(String),
+}
 
 /// One look at a stray sandbox.
 #[derive(Debug)]
 struct Look<'a> {
-    sandbox: &'a ListedSandbox,
+    stray: &'a Stray,
     provider: Arc<dyn SandboxProvider>,
     call: Call,
     at: Timestamp,
@@ -42,90 +69,123 @@ impl Engine {
         .await
     }
 
-    /// The lock under which stray sandboxes are dealt with; none where they are only reported, as while another deals with them.
-    pub(crate) async fn lock_strays(&self, request: &ReconcileRequest) -> Option<OperationLock> {
-        if request.dry_run || request.session.is_some() {
-            return None;
+    /// Takes the lock under which stray sandboxes are dealt with; who has it gets a while to end.
+    pub(crate) async fn turn_to_save(&self, dry_run: bool) -> Result<Turn, Failure> {
+        if dry_run {
+            return Ok(Turn::Nobodys);
         }
-        let ledger = self.ledger.clone();
-        let taken = tokio::task::spawn_blocking(move || ledger.lock_strays()).await;
-        match taken {
-            Ok(Ok(lock)) => lock,
-            // On a disk that is full, sessions can still be brought down, which frees space.
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "stray sandboxes are left alone");
-                None
-            }
-            Err(_) => None,
+        let until = Instant::now() + self.limits.probe;
+        let mut interrupt = self.interrupt.clone();
+        loop {
+            let ledger = self.ledger.clone();
+            let taken = tokio::task::spawn_blocking(move || ledger.lock_strays()).await;
+            return Ok(match taken {
+                Ok(Ok(Some(_lock))) => Turn::Mine { _lock },
+                Ok(Ok(None)) if Instant::now() < until => {
+                    tokio::select! {
+                        signal = interrupt.raised() => return Err(Failure::signalled(signal)),
+                        () = tokio::time::sleep(PAUSE) => continue,
+                    }
+                }
+                Ok(Ok(None)) => Turn::Anothers(
+                    "another process deals with such sandboxes; once it has ended: alpine reconcile"
+                        .to_owned(),
+                ),
+                // On a disk that is full, sessions can still be brought down, which frees space.
+                Ok(Err(error)) => Turn::Anothers(self.told(&Failure::from(error))),
+                Err(died) => Turn::Anothers(died.to_string()),
+            });
         }
     }
 
     /// The first look saves the workspace as a durable object; one after the grace period destroys the sandbox.
     pub(crate) async fn quarantine(
         &self,
-        provider: &str,
-        sandbox: &ListedSandbox,
-        is_mine: bool,
+        stray: Stray,
+        turn: &Turn,
     ) -> Result<Reconciled, Failure> {
+        let owner = stray.owner.as_ref();
+        let finding = match owner {
+            Some(_) => Finding::SandboxLeft,
+            None => Finding::Orphan,
+        };
+        let id = stray.sandbox.sandbox_id.as_str().to_owned();
         let mut found = Reconciled {
-            session_id: None,
-            sandbox_id: Some(sandbox.sandbox_id.as_str().to_owned()),
-            finding: Finding::Orphan,
-            state: None,
+            session_id: owner.map(|session| session.session_id.to_string()),
+            sandbox_id: Some(id.clone()),
+            finding,
+            state: owner.map(|session| session.state),
             done: false,
             error: None,
+            durable_object_id: None,
         };
-        if !is_mine {
-            return Ok(found);
+        match turn {
+            Turn::Mine { .. } => match self.save_or_reap(&stray).await {
+                Ok(done) => found.done = done,
+                Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
+                Err(failure) => found.error = Some(self.told(&failure)),
+            },
+            Turn::Nobodys => {}
+            Turn::Anothers(why) => found.error = Some(why.clone()),
         }
-        let id = sandbox.sandbox_id.as_str().to_owned();
         let known = self.read(move |snapshot| snapshot.quarantined(&id)).await?;
-        let done = match known {
+        found.durable_object_id = known.and_then(|record| record.durable_object_id);
+        Ok(found)
+    }
+
+    async fn save_or_reap(&self, stray: &Stray) -> Result<bool, Failure> {
+        let id = stray.sandbox.sandbox_id.as_str().to_owned();
+        let asked = id.clone();
+        let known = self
+            .read(move |snapshot| snapshot.quarantined(&asked))
+            .await?;
+        match known {
             Some(record) => match record.durable_object_id.clone() {
-                Some(kept) => self.reap(record, &kept, sandbox).await,
-                None => self.save(record, sandbox).await,
+                Some(kept) => self.reap(record, &kept, stray).await,
+                None => self.save(record, stray).await,
             },
             None => {
                 let record = QuarantineRecord {
-                    sandbox_id: sandbox.sandbox_id.as_str().to_owned(),
-                    provider: provider.to_owned(),
-                    session_id: sandbox.session_id.clone(),
+                    sandbox_id: id,
+                    provider: stray.provider.clone(),
+                    session_id: stray.sandbox.session_id.clone(),
                     found_at: self.now(),
                     durable_object_id: None,
                     reaped_at: None,
                 };
                 self.note(record.clone()).await?;
-                self.save(record, sandbox).await
+                self.save(record, stray).await
             }
-        };
-        match done {
-            Ok(done) => found.done = done,
-            Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
-            Err(failure) => found.error = Some(self.told(&failure)),
         }
-        Ok(found)
     }
 
     async fn note(&self, record: QuarantineRecord) -> Result<(), Failure> {
+        let (id, object) = (&record.sandbox_id, record.durable_object_id.as_deref());
+        let reason = match (object, record.reaped_at) {
+            (None, None) => id.clone(),
+            (Some(object), None) => format!("{id}: saved as {object}"),
+            (Some(object), Some(_)) => format!("{id}: destroyed; its work is in {object}"),
+            (None, Some(_)) => format!("{id}: destroyed; nothing in it was left to save"),
+        };
         self.write(move |tx| {
-            tx.append_event(None, None, "quarantine", Some(&record.sandbox_id))?;
+            tx.append_event(None, None, "quarantine", Some(&reason))?;
             tx.put_quarantine(&record)
         })
         .await
     }
 
     /// The first look saves it. A repeat after a crash sends the same bytes: they bear the time that was recorded.
-    async fn save(
-        &self,
-        mut record: QuarantineRecord,
-        sandbox: &ListedSandbox,
-    ) -> Result<bool, Failure> {
-        let look = self
-            .look(&record.provider, sandbox, record.found_at)
-            .await?;
+    async fn save(&self, mut record: QuarantineRecord, stray: &Stray) -> Result<bool, Failure> {
+        let look = self.look(stray, record.found_at).await?;
         let Some(staged) = self.capture_stray(&look).await? else {
-            return self.destroy_stray(record, &look).await;
+            return self.destroy_after_grace(record, &look).await;
         };
+        if let Some(stored) = stored_by_its_session(stray)
+            && self.holds(&look, stored, &staged).await
+        {
+            record.durable_object_id = Some(stored.to_owned());
+            return self.destroy_stray(record, &look).await;
+        }
         record.durable_object_id = Some(self.store_stray(&look, staged).await?);
         self.note(record).await?;
         // Nothing is deleted at the first look.
@@ -138,19 +198,17 @@ impl Engine {
         &self,
         mut record: QuarantineRecord,
         saved: &str,
-        sandbox: &ListedSandbox,
+        stray: &Stray,
     ) -> Result<bool, Failure> {
         if self.is_in_grace(&record) {
             return Ok(false);
         }
-        let look = self.look(&record.provider, sandbox, self.now()).await?;
-        if let Some(staged) = self.capture_stray(&look).await? {
-            let saved = self.read_saved(&look, saved).await.ok();
-            let saved = saved.and_then(|saved| saved.snapshot);
-            if saved.is_none_or(|saved| saved.digest != staged.digest) {
-                record.durable_object_id = Some(self.store_stray(&look, staged).await?);
-                self.note(record.clone()).await?;
-            }
+        let look = self.look(stray, self.now()).await?;
+        if let Some(staged) = self.capture_stray(&look).await?
+            && !self.holds(&look, saved, &staged).await
+        {
+            record.durable_object_id = Some(self.store_stray(&look, staged).await?);
+            self.note(record.clone()).await?;
         }
         self.destroy_stray(record, &look).await
     }
@@ -159,17 +217,25 @@ impl Engine {
         self.now().since(record.found_at) < self.limits.quarantine
     }
 
-    /// Destroys one in which nothing is left that is not saved, unless the grace period is not over.
-    async fn destroy_stray(
+    async fn destroy_after_grace(
         &self,
-        mut record: QuarantineRecord,
+        record: QuarantineRecord,
         look: &Look<'_>,
     ) -> Result<bool, Failure> {
         if self.is_in_grace(&record) {
             return Ok(false);
         }
+        self.destroy_stray(record, look).await
+    }
+
+    /// Destroys one in which nothing is left that is not saved.
+    async fn destroy_stray(
+        &self,
+        mut record: QuarantineRecord,
+        look: &Look<'_>,
+    ) -> Result<bool, Failure> {
         let request = DestroyRequest {
-            sandbox_id: look.sandbox.sandbox_id.clone(),
+            sandbox_id: look.stray.sandbox.sandbox_id.clone(),
         };
         self.within("destroy", look.provider.destroy(&look.call, request))
             .await?;
@@ -181,7 +247,7 @@ impl Engine {
     /// Ends all that runs in it, and captures it; none where its workspace is provably gone, as after a destroy that was cut
     /// short.
     async fn capture_stray(&self, look: &Look<'_>) -> Result<Option<StagedSnapshot>, Failure> {
-        let sandbox_id = look.sandbox.sandbox_id.clone();
+        let sandbox_id = look.stray.sandbox.sandbox_id.clone();
         let stop = StopRequest {
             sandbox_id: sandbox_id.clone(),
             grace_ms: u64::try_from(self.limits.grace.as_millis()).unwrap_or(u64::MAX),
@@ -204,10 +270,10 @@ impl Engine {
         look: &Look<'_>,
         staged: StagedSnapshot,
     ) -> Result<String, Failure> {
-        let session_id = look.sandbox.session_id.clone();
+        let session_id = look.stray.sandbox.session_id.clone();
         let payload = Payload::orphan(&session_id, &staged, look.at).to_text();
         let ask = PersistRequest {
-            sandbox_id: look.sandbox.sandbox_id.clone(),
+            sandbox_id: look.stray.sandbox.sandbox_id.clone(),
             session_id,
             generation: look.generation(),
             payload: payload.clone(),
@@ -230,6 +296,13 @@ impl Engine {
         Ok(id)
     }
 
+    /// Whether an object can be read back and holds what was captured.
+    async fn holds(&self, look: &Look<'_>, id: &str, staged: &StagedSnapshot) -> bool {
+        let saved = self.read_saved(look, id).await.ok();
+        let saved = saved.and_then(|saved| saved.snapshot);
+        saved.is_some_and(|saved| saved.digest == staged.digest)
+    }
+
     async fn read_saved(&self, look: &Look<'_>, id: &str) -> Result<ReadObjectReply, Failure> {
         let request = ReadObjectRequest {
             durable_object_id: id.to_owned(),
@@ -240,20 +313,15 @@ impl Engine {
 
     /// A look under a fence of its own: above those that were taken before, and below that of a ledger that is imported
     /// later and has the session.
-    async fn look<'a>(
-        &self,
-        provider: &str,
-        sandbox: &'a ListedSandbox,
-        at: Timestamp,
-    ) -> Result<Look<'a>, Failure> {
+    async fn look<'a>(&self, stray: &'a Stray, at: Timestamp) -> Result<Look<'a>, Failure> {
         let mut call = self.quiet("op_reconcile");
         let ledger = self.ledger.clone();
         let fence = tokio::task::spawn_blocking(move || ledger.next_fence()).await;
         // Without one, which is refused, nothing is done.
         call.meta.fence = fence.unwrap_or_default();
-        let provider = self.providers.get(provider)?;
+        let provider = self.providers.get(&stray.provider)?;
         Ok(Look {
-            sandbox,
+            stray,
             provider,
             call,
             at,
@@ -270,6 +338,13 @@ impl Engine {
         self.answer(step, limit, ErrorCode::CleanupFailed, asked)
             .await
     }
+}
+
+/// The object that the stray's session was stored in, where it was verified.
+fn stored_by_its_session(stray: &Stray) -> Option<&str> {
+    let owner = stray.owner.as_ref()?;
+    let object = owner.durable_object_id.as_deref();
+    object.filter(|_| owner.persistence_verified)
 }
 
 /// An answer; none where it is that the sandbox, or its workspace, is provably gone.

@@ -1,11 +1,12 @@
 //! Recovery: what was interrupted and nobody carries on is finished, and ledger and provider are made to agree.
 
 use crate::engine::Engine;
-use crate::{Caller, DownRequest, ErrorCode, Failure, lookup};
+use crate::quarantine::{Stray, Turn};
+use crate::{Caller, DownRequest, ErrorCode, Failure, Progress, lookup};
 use alpine_ledger::{
     Action, LedgerError, Liveness, OperationRecord, SessionId, SessionRecord, Snapshot, State,
 };
-use alpine_provider_api::SandboxState;
+use alpine_provider_api::{ListedSandbox, SandboxId, SandboxState};
 use serde::{Deserialize, Serialize};
 
 /// What `reconcile` is asked for.
@@ -36,6 +37,8 @@ pub struct Reconciled {
     pub done: bool,
     /// What kept it from being done.
     pub error: Option<String>,
+    /// Where the work of a sandbox that should not be there was saved.
+    pub durable_object_id: Option<String>,
 }
 
 /// Why a session needs recovery.
@@ -87,7 +90,7 @@ impl Engine {
             .next("alpine reconcile"));
         }
         // Taken before they are listed: who had it may have saved or destroyed one since.
-        let lock = self.lock_strays(&request).await;
+        let turn = self.turn_to_save(request.dry_run).await?;
         // Listed before the ledger is read: a sandbox is made after its session was recorded, so each has its row by then.
         let (listed, mut report) = if request.session.is_none() {
             self.listed().await?
@@ -105,9 +108,14 @@ impl Engine {
                 Some(_) => {}
             }
         }
-        report.append(&mut self.recover_all(&request, sessions).await?);
+        report.append(&mut self.recover_all(&request, sessions, &turn).await?);
         for (provider, sandbox) in strays {
-            report.push(self.quarantine(&provider, &sandbox, lock.is_some()).await?);
+            let stray = Stray {
+                provider,
+                sandbox,
+                owner: None,
+            };
+            report.push(self.quarantine(stray, &turn).await?);
         }
         Ok(report)
     }
@@ -116,6 +124,7 @@ impl Engine {
         &self,
         request: &ReconcileRequest,
         sessions: Vec<SessionRecord>,
+        turn: &Turn,
     ) -> Result<Vec<Reconciled>, Failure> {
         let mut report = Vec::new();
         let ids = sessions.into_iter().map(|session| session.session_id);
@@ -127,9 +136,14 @@ impl Engine {
             .flatten()
         {
             // While others were recovered, somebody may have gone on with it.
-            if self.is_as_found(&found.session).await? {
-                report.push(self.recover(request, found).await?);
+            if !self.is_as_found(&found.session).await? {
+                continue;
             }
+            report.push(if found.finding == Finding::SandboxLeft {
+                self.save_left(found.session, turn).await?
+            } else {
+                self.recover(request, found).await?
+            });
         }
         Ok(report)
     }
@@ -162,8 +176,11 @@ impl Engine {
                     return Ok(None);
                 }
                 let open = snapshot.open_operations_of(&id)?;
-                let abandoned = now.since(session.updated_at) >= abandon;
-                let finding = left(&session, &open, abandoned);
+                let idle = match snapshot.lease(&id)? {
+                    Some(lease) => snapshot.idle(&lease),
+                    None => now.since(session.updated_at),
+                };
+                let finding = left(&session, &open, idle >= abandon);
                 Ok(Some((session, finding)))
             })
             .await?;
@@ -202,24 +219,45 @@ impl Engine {
         .await
     }
 
-    /// Looks whether the sandbox of a session that is final is there all the same, and lets it be destroyed then.
-    pub(crate) async fn is_left(&self, session: &SessionRecord) -> Result<bool, Failure> {
+    /// Saves what is in the sandbox of a session that is final, where it is there all the same.
+    pub(crate) async fn look_again(&self, session: &SessionRecord) -> Result<(), Failure> {
         let found = self.diagnose(&session.session_id).await?;
-        if found.is_none_or(|found| found.finding != Finding::SandboxLeft) {
-            return Ok(false);
-        }
-        let id = session.session_id.clone();
-        self.write(move |tx| {
-            let Some(found) = tx.session(&id)?.filter(|found| !found.destroy_pending) else {
-                return Ok(());
-            };
-            let reason = "the sandbox is still there";
-            tx.append_event(Some(&id), None, "destroy_pending", Some(reason))?;
-            tx.compare_and_swap(&id, found.version, |session| session.destroy_pending = true)
-                .map(|_| ())
-        })
-        .await?;
-        Ok(true)
+        let Some(found) = found.filter(|found| found.finding == Finding::SandboxLeft) else {
+            return Ok(());
+        };
+        let turn = self.turn_to_save(false).await?;
+        let saved = self.save_left(found.session, &turn).await?;
+        let object = saved.durable_object_id.as_deref();
+        self.watch.tell(Progress::Warning(match (saved.error, object) {
+            (Some(error), _) => format!("the sandbox is there again, and can't be saved: {error}; try: alpine reconcile"),
+            (None, _) if saved.done => "the sandbox was there again, and was destroyed".to_owned(),
+            (None, object) => format!(
+                "the sandbox is there again: its workspace is saved in `{}`, and `alpine reconcile` destroys it after a grace period",
+                object.unwrap_or_default()
+            ),
+        }));
+        Ok(())
+    }
+
+    /// Nothing says that what is in such a sandbox was ever saved.
+    async fn save_left(&self, session: SessionRecord, turn: &Turn) -> Result<Reconciled, Failure> {
+        let Some(sandbox_id) = SandboxId::new(&session.sandbox_id) else {
+            return Err(Failure::new(
+                ErrorCode::Internal,
+                "the sandbox's id is malformed",
+            ));
+        };
+        let sandbox = ListedSandbox {
+            sandbox_id,
+            session_id: session.session_id.to_string(),
+            state: SandboxState::Unknown,
+        };
+        let stray = Stray {
+            provider: session.new.provider.clone(),
+            sandbox,
+            owner: Some(session),
+        };
+        self.quarantine(stray, turn).await
     }
 
     async fn recover(
@@ -237,6 +275,7 @@ impl Engine {
             state: Some(session.state),
             done: false,
             error: found.unknown.map(|failure| self.told(&failure)),
+            durable_object_id: None,
         };
         let is_left = matches!(
             finding,
@@ -255,9 +294,8 @@ impl Engine {
             reason: Some(reason(finding).to_owned()),
             timeout: None,
         };
-        // What was found is true of this version; what is left of a final session is found again by `down` itself.
-        let version = (finding != Finding::SandboxLeft).then_some(session.version);
-        match self.down_at(down, version).await {
+        // What was found is true of this version.
+        match self.down_at(down, Some(session.version)).await {
             Ok(outcome) => {
                 done.state = Some(outcome.state);
                 done.error = self.undestroyed(&session.session_id).await?;
@@ -265,10 +303,23 @@ impl Engine {
             }
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             // Somebody else has gone on with it meanwhile.
-            Err(failure) if failure.code == ErrorCode::OperationConflict => {}
+            Err(failure)
+                if failure.code == ErrorCode::OperationConflict
+                    && self.is_gone_on_with(&session.session_id).await? => {}
             Err(failure) => done.error = Some(self.told(&failure)),
         }
         Ok(done)
+    }
+
+    /// Whether somebody works on the session, or has brought it to its end.
+    async fn is_gone_on_with(&self, id: &SessionId) -> Result<bool, Failure> {
+        let id = id.clone();
+        self.read(move |snapshot| {
+            let session = snapshot.session(&id)?;
+            let is_over = session.is_none_or(|session| session.state.is_terminal());
+            Ok(is_over || is_held(snapshot, &id)?)
+        })
+        .await
     }
 
     /// What keeps the sandbox of a session whose work is safe from being destroyed.

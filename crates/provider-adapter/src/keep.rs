@@ -24,10 +24,11 @@ impl<S: Sandboxes> Adapted<S> {
     ) -> Result<PersistReply, ProviderError> {
         let id = &request.sandbox_id;
         let record = match self.records.admit(id, call.meta.fence).await {
-            // A payload without a workspace is all that can be kept of a sandbox that is lost.
-            Err(error) if error.kind == ErrorKind::NotFound && request.snapshot.is_none() => {
-                self.records.of(id)
-            }
+            // A payload without a workspace is all that can be kept of a sandbox that is lost, or was destroyed.
+            Err(ProviderError {
+                kind: ErrorKind::NotFound | ErrorKind::Destroyed,
+                ..
+            }) if request.snapshot.is_none() => self.records.of(id),
             admitted => admitted?,
         };
         let staged = match &request.snapshot {

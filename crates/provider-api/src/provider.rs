@@ -116,7 +116,8 @@ pub trait SandboxProvider: Send + Sync + fmt::Debug {
         request: CaptureRequest,
     ) -> Result<StagedSnapshot, ProviderError>;
 
-    /// **Does**: writes payload and snapshot to the store as one immutable object, flushed to disk.
+    /// **Does**: writes payload and snapshot to the store as one immutable object, flushed to disk. A payload without a
+    /// snapshot is written where the sandbox is gone, or was destroyed, too.
     /// **Again**: the same request gives the same id. **Fails**: `Fenced`, `NoSpace`, `TooLarge`, `Corrupt` (the staged
     /// snapshot is not what it was), `Unreachable`, `Io`. **If dropped**: a partial object is never visible.
     async fn persist(

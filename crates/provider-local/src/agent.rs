@@ -3,6 +3,7 @@
 use crate::dial::{self, Dial};
 use crate::file;
 use crate::inspect;
+use crate::intent::Purpose;
 use crate::layout::Sandbox;
 use crate::logs;
 use crate::processes::Process;
@@ -25,7 +26,9 @@ pub(crate) async fn start_agent(
     call: &Call,
     request: StartAgentRequest,
 ) -> Result<StartAgentReply, ProviderError> {
-    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    let sandbox = local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Use)
+        .await?;
     local.revive(&sandbox).await?;
     let publish = Publish {
         page: request.page,

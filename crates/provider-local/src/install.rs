@@ -2,6 +2,7 @@
 
 use crate::dial::{self, Dial};
 use crate::file;
+use crate::intent::Purpose;
 use crate::layout::Sandbox;
 use crate::logs;
 use crate::protocol::{Install, Reply, Request, Run};
@@ -21,7 +22,9 @@ pub(crate) async fn install(
     call: &Call,
     request: InstallRequest,
 ) -> Result<InstallReply, ProviderError> {
-    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    let sandbox = local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Use)
+        .await?;
     let found = {
         let sandbox = sandbox.clone();
         blocking(move || {

@@ -70,15 +70,29 @@ pub(crate) fn lock(home: &Home, id: &SandboxId) -> Result<Guard, ProviderError> 
     }
 }
 
+/// What a call wants of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To work with it.
+    Use,
+    /// To save what is in it. One that was destroyed while its directory was away, and is there again, may hold work.
+    Save,
+}
+
 /// Admits a call to a sandbox that has to be there.
-pub(crate) fn admit(home: &Home, id: &SandboxId, fence: u64) -> Result<Sandbox, ProviderError> {
+pub(crate) fn admit(
+    home: &Home,
+    id: &SandboxId,
+    fence: u64,
+    purpose: Purpose,
+) -> Result<Sandbox, ProviderError> {
     let sandbox = home.sandbox(id);
     if !file::is_dir(home.root())? {
         return Err(made::absent(home, &sandbox));
     }
     home.make()?;
     let guard = lock(home, id)?;
-    refuse_destroyed(home, id)?;
+    refuse_buried(home, &sandbox, fence, purpose)?;
     must_be_there(home, &sandbox)?;
     // One that was made before there were notes is noted now; a full disk must not keep it from being stopped.
     let _ = made::note(&guard, home, id);
@@ -91,10 +105,11 @@ pub(crate) fn publish<T>(
     home: &Home,
     sandbox: &Sandbox,
     fence: u64,
+    purpose: Purpose,
     step: impl FnOnce() -> Result<T, ProviderError>,
 ) -> Result<T, ProviderError> {
     let guard = lock(home, &sandbox.id)?;
-    refuse_destroyed(home, &sandbox.id)?;
+    refuse_buried(home, sandbox, fence, purpose)?;
     must_be_there(home, sandbox)?;
     raise_fence(&guard, sandbox, fence)?;
     step()
@@ -105,6 +120,24 @@ pub(crate) fn must_be_there(home: &Home, sandbox: &Sandbox) -> Result<(), Provid
     match file::is_dir(&sandbox.dir)? {
         true => Ok(()),
         false => Err(made::absent(home, sandbox)),
+    }
+}
+
+/// Refuses an id that was destroyed, unless there is something to save under it.
+fn refuse_buried(
+    home: &Home,
+    sandbox: &Sandbox,
+    fence: u64,
+    purpose: Purpose,
+) -> Result<(), ProviderError> {
+    match tombstone(home, &sandbox.id)? {
+        Some(seen) if purpose == Purpose::Save && file::is_dir(&sandbox.dir)? => {
+            if fence < seen {
+                return Err(fenced(&sandbox.id, fence, seen));
+            }
+            Ok(())
+        }
+        Some(_) | None => refuse_destroyed(home, &sandbox.id),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Captures workspaces, keeps them as durable objects, and brings them back.
 
 use crate::file::{self, Flush, io_error};
-use crate::intent;
+use crate::intent::{self, Purpose};
 use crate::layout::Sandbox;
 use crate::provider::{Local, blocking};
 use crate::record::FilledRecord;
@@ -27,7 +27,9 @@ pub(crate) async fn capture(
     call: &Call,
     request: CaptureRequest,
 ) -> Result<StagedSnapshot, ProviderError> {
-    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    let sandbox = local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Save)
+        .await?;
     if !file::is_dir(&sandbox.workspace())? {
         let message = format!("the workspace of sandbox `{}` is gone", sandbox.id);
         return Err(ProviderError::new(ErrorKind::WorkspaceLost, message));
@@ -40,7 +42,7 @@ pub(crate) async fn capture(
             return Ok(staged);
         }
         let written = write(&sandbox, generation, &seen)?;
-        intent::publish(&home.home, &sandbox, fence, || {
+        intent::publish(&home.home, &sandbox, fence, Purpose::Save, || {
             // A try that was given up may end after the repeat: what the repeat has answered stays.
             if let Some(staged) = staged(&sandbox, generation, &seen)? {
                 return Ok(staged);
@@ -168,11 +170,15 @@ pub(crate) async fn persist(
     call: &Call,
     request: PersistRequest,
 ) -> Result<PersistReply, ProviderError> {
-    let sandbox = match local.admit(&request.sandbox_id, call.meta.fence).await {
-        // A payload without a workspace is all that can be kept of a sandbox that is lost.
-        Err(error) if error.kind == ErrorKind::NotFound && request.snapshot.is_none() => {
-            local.home.sandbox(&request.sandbox_id)
-        }
+    let sandbox = match local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Save)
+        .await
+    {
+        // A payload without a workspace is all that can be kept of a sandbox that is lost, or was destroyed.
+        Err(ProviderError {
+            kind: ErrorKind::NotFound | ErrorKind::Destroyed,
+            ..
+        }) if request.snapshot.is_none() => local.home.sandbox(&request.sandbox_id),
         admitted => admitted?,
     };
     let staged = match &request.snapshot {
@@ -225,7 +231,9 @@ pub(crate) async fn restore(
     call: &Call,
     request: RestoreRequest,
 ) -> Result<RestoreReply, ProviderError> {
-    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    let sandbox = local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Use)
+        .await?;
     let id = request.durable_object_id;
     if let Some(entries) = restored(&sandbox, &id)? {
         return Ok(RestoreReply { entries });

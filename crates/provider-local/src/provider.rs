@@ -1,7 +1,7 @@
 //! The provider itself: each call is one function of a module that is named for it.
 
 use crate::config::LocalConfig;
-use crate::intent;
+use crate::intent::{self, Purpose};
 use crate::isolation::isolation;
 use crate::layout::{Home, Sandbox};
 use crate::{
@@ -50,9 +50,10 @@ impl Local {
         self: &Arc<Self>,
         id: &SandboxId,
         fence: u64,
+        purpose: Purpose,
     ) -> Result<Sandbox, ProviderError> {
         let (local, id) = (Arc::clone(self), id.clone());
-        blocking(move || intent::admit(&local.home, &id, fence)).await
+        blocking(move || intent::admit(&local.home, &id, fence, purpose)).await
     }
 
     /// A sandbox that has to be there, for a call that changes nothing a lease guards.

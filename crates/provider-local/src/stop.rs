@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::dial::{self, Dial, PROMPT};
 use crate::file::{self, Flush};
+use crate::intent::Purpose;
 use crate::layout::Sandbox;
 use crate::processes::{self, Process};
 use crate::protocol::{AgentAccess, Reply, Request};
@@ -32,7 +33,9 @@ pub(crate) async fn stop(
     call: &Call,
     request: StopRequest,
 ) -> Result<StopReply, ProviderError> {
-    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    let sandbox = local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Save)
+        .await?;
     let disposed = match record::lock_is_held(&sandbox)? {
         true => export(call, &sandbox).await,
         false => None,

@@ -1,7 +1,7 @@
 //! Brings the repository into the workspace.
 
 use crate::file::{self, Flush, io_error};
-use crate::intent;
+use crate::intent::{self, Purpose};
 use crate::layout::Sandbox;
 use crate::provider::{Local, blocking};
 use crate::record::FilledRecord;
@@ -18,7 +18,9 @@ pub(crate) async fn sync_repo(
     call: &Call,
     request: SyncRepoRequest,
 ) -> Result<SyncRepoReply, ProviderError> {
-    let sandbox = local.admit(&request.sandbox_id, call.meta.fence).await?;
+    let sandbox = local
+        .admit(&request.sandbox_id, call.meta.fence, Purpose::Use)
+        .await?;
     let commit = request.commit.clone();
     let (there, incoming) = {
         let sandbox = sandbox.clone();
@@ -110,7 +112,7 @@ pub(crate) async fn fill(
 ) -> Result<(), ProviderError> {
     let (local, sandbox) = (Arc::clone(local), sandbox.clone());
     blocking(move || {
-        intent::publish(&local.home, &sandbox, fence, || {
+        intent::publish(&local.home, &sandbox, fence, Purpose::Use, || {
             if let Some(transcript) = transcript.filter(|transcript| transcript.is_dir()) {
                 swap(&transcript, &sandbox.transcript())?;
             }

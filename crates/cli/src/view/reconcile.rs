@@ -20,6 +20,7 @@ struct ReconciledDocument {
     state: Option<String>,
     done: bool,
     error: Option<String>,
+    durable_object_id: Option<String>,
 }
 
 impl ReconcileDocument {
@@ -31,6 +32,7 @@ impl ReconcileDocument {
             state: found.state.map(|state| state.to_string()),
             done: found.done,
             error: found.error.clone(),
+            durable_object_id: found.durable_object_id.clone(),
         };
         Self {
             schema_version: VERSION,
@@ -61,7 +63,9 @@ impl ReconcileDocument {
                 None if dry_run && !is_left(found.finding) => "to do".to_owned(),
                 None => later(found.finding).to_owned(),
             };
-            format!("{id}{state}: {}: {came}", told(found.finding))
+            let kept = found.durable_object_id.as_ref();
+            let kept = kept.map_or_else(String::new, |id| format!("; its work is in `{id}`"));
+            format!("{id}{state}: {}: {came}{kept}", told(found.finding))
         };
         self.reconciled
             .iter()
@@ -94,7 +98,7 @@ fn told(finding: Finding) -> &'static str {
 /// Why nothing was finished now.
 fn later(finding: Finding) -> &'static str {
     match finding {
-        Finding::Orphan => {
+        Finding::Orphan | Finding::SandboxLeft => {
             "saved; it will be destroyed when it is found again after the grace period"
         }
         Finding::ProviderMissing => "left until `alpine provider add` brings it back",
@@ -104,7 +108,6 @@ fn later(finding: Finding) -> &'static str {
         | Finding::AbandonedUp
         | Finding::DestroyPending
         | Finding::SandboxGone
-        | Finding::SandboxLeft
         | Finding::NotAnswered => "left",
     }
 }
@@ -124,6 +127,7 @@ mod tests {
                 state: None,
                 done: false,
                 error: None,
+                durable_object_id: None,
             };
             ReconcileDocument::new(&[found]).told(dry_run)
         };

@@ -166,6 +166,25 @@ fn fences_grow_without_the_clocks_help() {
     }
 }
 
+/// A ledger that was moved aside and is put back takes its leases above what its stand-in has given out meanwhile.
+#[test]
+fn fences_are_above_those_of_a_ledger_that_stood_in() {
+    let world = full();
+    let aside = world.path().with_extension("aside");
+    let ready = SessionId::derive("me", "r3");
+    fs::rename(world.path(), &aside).unwrap();
+    world.clock.advance(Duration::from_secs(3600));
+    let given = world.other(|_| {}).next_fence();
+    fs::rename(&aside, world.path()).unwrap();
+    let ledger = world.other(|_| {});
+    let why = error("ERR_INTERRUPTED");
+    let taken = ledger.write(|tx| tx.acquire(&ready, Action::Down, "me", &why));
+    let (Acquired::Run(grant) | Acquired::Resume(grant)) = taken.unwrap() else {
+        panic!("it is free")
+    };
+    assert!(grant.token.fence > given);
+}
+
 #[test]
 fn a_backup_comes_back_too() {
     let world = full();

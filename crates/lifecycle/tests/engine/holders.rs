@@ -108,3 +108,33 @@ fn mine() -> ReconcileRequest {
         dry_run: false,
     }
 }
+
+/// However long it took until then, and whatever the wall clock says.
+#[tokio::test]
+async fn the_time_that_an_up_is_left_to_its_request_begins_when_nobody_works_on_it_any_more() {
+    for is_killed in [false, true] {
+        let (world, clock) = (world(), TestClock::in_memory());
+        let mut here = seen_from(&world, "here", "boot-1", &clock);
+        let (raise, raised) = tokio::sync::watch::channel(None);
+        here.interrupt = Interrupt::new(raised);
+        let up = slow_up(&world, &here).await;
+        here.interrupt = Interrupt::never();
+        let (abandon, second) = (here.limits.abandon, Duration::from_secs(1));
+        if is_killed {
+            up.abort();
+            let _ = up.await;
+            clock.jump(i64::try_from(2 * abandon.as_millis()).unwrap());
+        } else {
+            clock.advance(2 * abandon);
+            raise.send(Some(Signal::Term)).unwrap();
+            up.await.unwrap().unwrap_err();
+        }
+        let found = |report: Vec<Reconciled>| report[0].finding;
+        let report = here.reconcile(mine()).await.unwrap();
+        assert_eq!(found(report), Finding::InterruptedUp, "{is_killed}");
+        clock.advance(abandon + second);
+        let report = here.reconcile(mine()).await.unwrap();
+        assert_eq!(found(report), Finding::AbandonedUp, "{is_killed}");
+        world.assert_sound("one");
+    }
+}

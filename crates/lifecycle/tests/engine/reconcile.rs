@@ -734,7 +734,7 @@ async fn work_in_a_sandbox_that_an_older_backup_does_not_know_outlives_its_reque
     }
 }
 
-/// Brings the sandbox of a session that has ended back, as a provider might that forgot its destroy.
+/// Brings the sandbox of a session that has ended back, with work in it.
 async fn haunt(world: &World, request: &str) {
     let session = world.session(request);
     let tombs = world.fake_directory().join("tombstones");
@@ -747,47 +747,101 @@ async fn haunt(world: &World, request: &str) {
         session.session_id.as_str(),
     )
     .await;
-    world.fake.allow_loss(&session.sandbox_id);
 }
 
 #[tokio::test]
-async fn a_sandbox_that_is_there_after_its_session_has_ended_is_destroyed() {
+async fn what_is_in_a_sandbox_that_is_there_after_its_session_has_ended_is_saved_before_it_is_destroyed()
+ {
+    for by_down in [false, true] {
+        let mut world = world();
+        world.ready("one").await;
+        let first = world.down("one").await.unwrap();
+        haunt(&world, "one").await;
+        let found = if by_down {
+            assert_eq!(world.down("one").await.unwrap(), first, "the first answer");
+            world.engine.reconcile(all_mine()).await.unwrap().remove(0)
+        } else {
+            only(&world).await
+        };
+        assert_eq!(
+            (found.finding, found.done, found.state, &found.error),
+            (Finding::SandboxLeft, false, Some(State::Stopped), &None)
+        );
+        let saved = found.durable_object_id.unwrap();
+        let object = |object: &FakeObject| object.id == saved && object.read_back;
+        let objects = world.fake.objects();
+        let files = objects.iter().find(|it| object(it)).unwrap().files.as_ref();
+        assert_eq!(files.unwrap()["work.txt"], b"precious");
+        world.engine.limits.quarantine = Duration::ZERO;
+        let found = only(&world).await;
+        assert_eq!((found.finding, found.done), (Finding::SandboxLeft, true));
+        assert_eq!(found.durable_object_id, Some(saved));
+        world.assert_sound("one");
+        assert_eq!(world.down("one").await.unwrap(), first, "the first answer");
+        assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_left_with_nothing_but_what_its_session_stored_is_destroyed_at_once() {
     let world = world();
     world.ready("one").await;
-    let first = world.down("one").await.unwrap();
-    world
-        .fake
-        .fault("install", Fault::Error(ErrorKind::InstallFailed), 1);
-    world.engine.up(up_request("two")).await.unwrap_err();
-    for (request, state) in [("one", State::Stopped), ("two", State::Failed)] {
-        haunt(&world, request).await;
-        let found = only(&world).await;
-        assert_eq!(
-            (found.finding, found.done, found.state),
-            (Finding::SandboxLeft, true, Some(state))
-        );
-        assert!(!world.session(request).destroy_pending);
-        world.assert_sound(request);
-        // The same is done by a `down` that touches the session.
-        haunt(&world, request).await;
-        assert_eq!(world.down(request).await.unwrap().state, state);
-        world.assert_sound(request);
+    let session = world.session("one");
+    let kept = world.fake_directory().with_extension("kept");
+    copy(&world.fake_directory(), &kept);
+    world.down("one").await.unwrap();
+    for part in ["sandboxes", "workspaces"] {
+        copy(&kept.join(part), &world.fake_directory().join(part));
     }
-    assert_eq!(world.down("one").await.unwrap(), first, "the first answer");
-    assert_eq!(world.engine.reconcile(all_mine()).await.unwrap(), []);
+    let tombs = world.fake_directory().join("tombstones");
+    std::fs::remove_file(tombs.join(&session.sandbox_id)).unwrap();
+    let found = only(&world).await;
+    assert_eq!((found.finding, found.done), (Finding::SandboxLeft, true));
+    world.assert_sound("one");
+}
+
+/// As `cp -r` does.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (here, there) = (entry.path(), to.join(entry.file_name()));
+        if here.is_dir() {
+            copy(&here, &there);
+        } else {
+            std::fs::copy(here, there).unwrap();
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_sandbox_that_can_not_be_destroyed_after_its_session_has_ended_stays_pending() {
+async fn a_sandbox_that_can_not_be_saved_after_its_session_has_ended_is_kept() {
     let world = world();
     world.ready("one").await;
     world.down("one").await.unwrap();
     haunt(&world, "one").await;
-    world.fake.fault("destroy", Fault::Error(ErrorKind::Io), 1);
+    world.fake.fault("persist", Fault::Error(ErrorKind::Io), 2);
     world.down("one").await.unwrap();
-    assert!(world.session("one").destroy_pending);
-    assert_eq!(only(&world).await.finding, Finding::DestroyPending);
-    world.assert_sound("one");
+    let found = only(&world).await;
+    assert_eq!((found.finding, found.done), (Finding::SandboxLeft, false));
+    assert!(found.error.unwrap().contains("persist"));
+    assert_eq!(world.fake.sandboxes().len(), 1);
+    world.fake.assert_no_violations();
+}
+
+/// A ledger that was restored from before a `down`.
+#[tokio::test]
+async fn a_session_whose_sandbox_was_destroyed_behind_its_ledgers_back_is_brought_to_its_end() {
+    let world = world();
+    world.ready("one").await;
+    let session = world.session("one");
+    world.fake.bury_sandbox(&session.sandbox_id);
+    let found = only(&world).await;
+    assert_eq!(
+        (found.finding, found.done, found.state, found.error),
+        (Finding::SandboxGone, true, Some(State::Stopped), None)
+    );
+    let summary = world.session("one").workspace_snapshot.unwrap();
+    assert_eq!(summary["reason"], "workspace_lost");
 }
 
 #[tokio::test]

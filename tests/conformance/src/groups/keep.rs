@@ -46,6 +46,13 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
     check!(
         Keep,
+        "persist.destroyed",
+        "a payload is persisted without a snapshot where the sandbox was destroyed: all that a ledger from a backup can do",
+        destroyed,
+        Persist | ReadObject
+    ),
+    check!(
+        Keep,
         "object.missing",
         "an object that is not there is `not_found`",
         object_missing,
@@ -211,6 +218,19 @@ async fn reads_back(bench: &Bench<'_>) -> Checking {
 async fn without_workspace(bench: &Bench<'_>) -> Checking {
     let sandbox = bench.sandbox()?.made().await?;
     sandbox.stop(1000).await?.ok("stop ends every process")?;
+    let request = sandbox.persist_request(1, None);
+    let told = sandbox.persist_as(request.clone()).await?;
+    let object = told.ok("persist takes a payload alone")?.durable_object_id;
+    is_kept(&sandbox, &object, &request).await
+}
+
+async fn destroyed(bench: &Bench<'_>) -> Checking {
+    let sandbox = bench.sandbox()?.made().await?;
+    sandbox.stop(1000).await?.ok("stop ends every process")?;
+    sandbox
+        .destroy()
+        .await?
+        .ok("destroy of a stopped sandbox")?;
     let request = sandbox.persist_request(1, None);
     let told = sandbox.persist_as(request.clone()).await?;
     let object = told.ok("persist takes a payload alone")?.durable_object_id;

@@ -102,6 +102,7 @@ faults! {
     OtherPayload: "read_object gives the payload with a line end more" => "persist.reads_back";
     OtherSize: "read_object gives another size" => "persist.reads_back";
     NeedsSnapshot: "persist refuses a payload alone" => "persist.without_workspace";
+    NeedsSandbox: "persist refuses the payload of a sandbox that was destroyed" => "persist.destroyed";
     InventsObject: "read_object gives an empty object where none is" => "object.missing";
     ReadsMemory: "read_object answers from memory" => "object.corrupt";
     RestoresCorrupt: "restore of a corrupt object succeeds" => "object.corrupt";
@@ -660,6 +661,13 @@ impl SandboxProvider for Broken {
         let first = self.first(key);
         if self.is(Fault::NeedsSnapshot) && request.snapshot.is_none() {
             return fail(ErrorKind::InvalidArgument);
+        }
+        let stone = self
+            .state
+            .join("tombstones")
+            .join(request.sandbox_id.as_str());
+        if self.is(Fault::NeedsSandbox) && stone.exists() {
+            return fail(ErrorKind::Destroyed);
         }
         if self.is(Fault::PersistsAnew) && !first {
             request.snapshot = None;

@@ -2,6 +2,7 @@
 
 use crate::local::program::Program;
 use alpine_objects::Store;
+use alpine_provider_api::ReadSnapshot;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -55,6 +56,14 @@ pub(crate) struct Object {
 #[track_caller]
 pub(crate) fn restore(program: &Program, down: &Value) -> Object {
     let id = down["durable_object_id"].as_str().expect("an object's id");
+    let (object, snapshot) = restore_object(program, id);
+    assert_eq!(down["workspace_snapshot"]["digest"], snapshot.digest);
+    assert_eq!(down["workspace_snapshot"]["size"], snapshot.size);
+    object
+}
+
+/// The object of that id, and what its snapshot is.
+pub(crate) fn restore_object(program: &Program, id: &str) -> (Object, ReadSnapshot) {
     let store = Store::file(&program.env.alpine_home().join("objects")).expect("the store");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -65,14 +74,12 @@ pub(crate) fn restore(program: &Program, down: &Value) -> Object {
         let archive = store.snapshot_file(id).await.expect("its snapshot");
         (read, archive)
     });
-    let snapshot = read.snapshot.expect("a snapshot");
-    assert_eq!(down["workspace_snapshot"]["digest"], snapshot.digest);
-    assert_eq!(down["workspace_snapshot"]["size"], snapshot.size);
     let restored = program.env.root().join("restored");
     let archive = File::open(archive).expect("the archive");
     alpine_snapshot::restore(archive, &restored, &mut |_| {}).expect("the snapshot");
-    Object {
+    let object = Object {
         payload: serde_json::from_str(&read.payload).expect("the payload"),
         restored,
-    }
+    };
+    (object, read.snapshot.expect("a snapshot"))
 }

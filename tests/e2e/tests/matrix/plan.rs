@@ -78,6 +78,8 @@ pub(super) enum Stand {
     Gone,
     /// It is stopped, and its sandbox is there again.
     Left,
+    /// It is stopped, and its ledger is from before that.
+    Restored,
     /// A sandbox that no session owns.
     Stray,
     /// One that was saved more than the grace period ago.

@@ -232,7 +232,12 @@ impl Starts {
             Stand::CleanupFailed,
             Stand::RescueFailed,
         ];
-        let found = [Stand::DestroyPending, Stand::Gone, Stand::Left];
+        let found = [
+            Stand::DestroyPending,
+            Stand::Gone,
+            Stand::Left,
+            Stand::Restored,
+        ];
         let strays = [Stand::Stray, Stand::SavedStray];
         let kept = [
             Stand::Unpersisted,

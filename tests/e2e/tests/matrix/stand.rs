@@ -66,6 +66,14 @@ impl Stage {
                 let session = self.session().expect("it");
                 self.haunt(&session);
             }
+            Stand::Restored => {
+                self.ready();
+                let ledger = self.env.alpine_home().join("ledger.redb");
+                let kept = ledger.with_extension("kept");
+                fs::copy(&ledger, &kept).expect("a copy of the ledger");
+                self.run(Operation::Down);
+                fs::rename(&kept, &ledger).expect("the ledger as it was");
+            }
             Stand::Stray => self.stray(),
             Stand::SavedStray => {
                 self.stray();
@@ -131,10 +139,11 @@ impl Stage {
     }
 
     /// Brings the sandbox of a session that has ended back, as a provider might that forgot its destroy.
-    fn haunt(&self, session: &SessionRecord) {
+    fn haunt(&mut self, session: &SessionRecord) {
         let tombs = self.env.fake_directory().join("tombstones");
         fs::remove_file(tombs.join(&session.sandbox_id)).expect("its tombstone");
         self.appear(&session.sandbox_id, session.session_id.as_str());
+        self.write(&session.sandbox_id);
     }
 
     /// Makes a sandbox behind the ledger's back.

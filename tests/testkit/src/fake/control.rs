@@ -216,6 +216,12 @@ impl FakeControl {
         remove(&store.workspace(sandbox));
     }
 
+    /// The sandbox was destroyed, and is remembered so, of which the ledger does not know: it is from a backup.
+    pub fn bury_sandbox(&self, sandbox: &str) {
+        self.lose_sandbox(sandbox);
+        self.store.lock().keep_tombstone(sandbox, 1);
+    }
+
     /// The sandbox has ended by itself; its storage is there.
     pub fn exit_sandbox(&self, sandbox: &str) {
         self.change(sandbox, |_, sandbox| {

@@ -160,7 +160,10 @@ impl Judge<'_> {
         let id = request.sandbox_id.as_str();
         let sandbox = match self.enter(store, &request.sandbox_id) {
             // The whole sandbox has gone: what is left of the session is its payload.
-            Err(error) if error.kind == ErrorKind::NotFound && request.snapshot.is_none() => None,
+            Err(ProviderError {
+                kind: ErrorKind::NotFound | ErrorKind::Destroyed,
+                ..
+            }) if request.snapshot.is_none() => None,
             Err(error) => return Err(error),
             Ok(sandbox) => Some(sandbox),
         };
