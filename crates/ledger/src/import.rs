@@ -4,7 +4,6 @@ use crate::error::from_io;
 use crate::export::{FORMAT, Head, Line, Trailer};
 use crate::file::{self, Access};
 use crate::fresh::Fresh;
-use crate::handle::open_reader;
 use crate::rows::{self, KEPT};
 use crate::site::Site;
 use crate::store::{Order, Span, Store, guard};
@@ -13,14 +12,14 @@ use crate::tables::{
 };
 use crate::{
     LeaseRecord, LedgerError, Options, SessionRecord, Snapshot, State, Timestamp, backup, create,
-    fence, identity, index, migrate, predecessor,
+    fence, identity, index, migrate, predecessor, private,
 };
-use redb::ReadableDatabase;
+use redb::{ReadOnlyDatabase, ReadableDatabase};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -72,14 +71,14 @@ impl Snapshot<'_> {
 /// What a file turned out to be.
 enum Content {
     Export(Head, Vec<Line>),
-    Backup,
+    Backup(ReadOnlyDatabase),
     Predecessor(predecessor::Document),
 }
 
 /// Makes a ledger at `path` of the file `from`. One that is there already must be empty.
 ///
 /// # Errors
-/// When a file can't be read or written, or when the ledger at `path` can't be used.
+/// When the ledger at `path` can't be used or written.
 pub fn import(
     path: &Path,
     options: Options,
@@ -89,20 +88,42 @@ pub fn import(
     let site = Site::new(path, options)?;
     file::open_dir(&site)?;
     let source = Site::new(from, site.options.clone())?;
-    let (text, file) = read(&source)?;
-    let in_place = file::is_current(&site, file);
-    let content = match content(&text).and_then(|content| may_stand(content, in_place)) {
-        Ok(content) => content,
+    let read = match read(&source) {
+        Ok((text, file)) => {
+            let in_place = file::is_current(&site, file);
+            content(&source, &text, in_place).map(|content| (text, file, content))
+        }
+        Err(error) => Err(format!("it can't be read: {error}")),
+    };
+    let (text, file, content) = match read {
+        Ok(read) => read,
         Err(what) => return Ok(Imported::Refused { what }),
     };
-    let blake3 = blake3::hash(&text).to_hex().to_string();
+    let done = write(&site, &source, file, (&text, &content), redact);
+    match done {
+        // What is wrong with the file says nothing of the ledger.
+        Err(error) if source.path != site.path => {
+            wrong_with(&source, error).map(|what| Imported::Refused { what })
+        }
+        done => done,
+    }
+}
+
+fn write(
+    site: &Site,
+    source: &Site,
+    file: (u64, u64),
+    (text, content): (&[u8], &Content),
+    redact: Redact<'_>,
+) -> Result<Imported, LedgerError> {
+    let blake3 = blake3::hash(text).to_hex().to_string();
     let fill = |fresh: &Fresh<'_>| {
         fresh.fill(|store| {
-            let sessions = match &content {
+            let sessions = match content {
                 Content::Export(head, lines) => copy_lines(store, head, lines)?,
-                Content::Backup => copy_backup(store, &source)?,
+                Content::Backup(database) => copy_backup(store, source, database)?,
                 Content::Predecessor(document) => {
-                    create::own_facts(store, &identity::of_new(&site)?)?;
+                    create::own_facts(store, &identity::of_new(site)?)?;
                     document.write(store, redact)?
                 }
             };
@@ -116,11 +137,11 @@ pub fn import(
             Ok(sessions)
         })
     };
-    if in_place {
-        return replace_source(&site, file, fill);
+    if file::is_current(site, file) {
+        return replace_source(site, file, fill);
     }
-    if file::open(&site, Access::Write)?.is_none() {
-        let fresh = Fresh::begin(&site)?;
+    if file::open(site, Access::Write)?.is_none() {
+        let fresh = Fresh::begin(site)?;
         if fresh.is_taken()? {
             return Err(site.unavailable("it was made meanwhile", None));
         }
@@ -131,7 +152,7 @@ pub fn import(
             moved: None,
         });
     }
-    backup::rewrite(&site, |store, fresh| {
+    backup::rewrite(site, |store, fresh| {
         if let Some(known) = store.get::<Source>(META, b"imported")?
             && known.blake3 == blake3
         {
@@ -149,47 +170,67 @@ pub fn import(
     })
 }
 
-/// The bytes of the source, and which file it is.
-fn read(source: &Site) -> Result<(Vec<u8>, (u64, u64)), LedgerError> {
-    let mut text = Vec::new();
-    let failed = |error| from_io(source, error);
+/// The bytes of the source as of one commit, and which file it is. Whose it is and who else may read it is all one: it
+/// may be a link, and it is not written.
+fn read(source: &Site) -> io::Result<(Vec<u8>, (u64, u64))> {
     // Without `NONBLOCK`, opening a named pipe would wait for its other end.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let mut file = rustix::fs::open(&source.path, flags, Mode::empty())
-        .map(File::from)
-        .map_err(|error| failed(error.into()))?;
-    let metadata = file.metadata().map_err(failed)?;
+    let mut file = rustix::fs::open(&source.path, flags, Mode::empty()).map(File::from)?;
+    let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(source.unavailable("it is not a regular file", None));
+        return Err(io::Error::other("it is not a regular file"));
     }
-    file.read_to_end(&mut text).map_err(failed)?;
-    Ok((text, file::identity(&metadata)))
+    for _ in 0..private::TRIES {
+        let mut text = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut text)?;
+        let header = private::header(&file)?;
+        if text.starts_with(&header[..text.len().min(header.len())]) {
+            return Ok((text, file::identity(&metadata)));
+        }
+    }
+    Err(io::Error::other("it is written all the time"))
 }
 
-/// Refuses what stands where the ledger should, unless it is the predecessor's.
-fn may_stand(content: Content, in_place: bool) -> Result<Content, String> {
-    let what = match &content {
-        Content::Backup => "it is the ledger itself",
-        Content::Export(..) => "it stands where the ledger should: move it elsewhere first",
-        Content::Predecessor(_) => return Ok(content),
-    };
-    if in_place {
-        Err(what.to_owned())
-    } else {
-        Ok(content)
-    }
-}
-
-/// What the file is, as far as it is whole.
-fn content(text: &[u8]) -> Result<Content, String> {
+/// What the file is, as far as it is whole. Where the ledger should stand, only the predecessor's is taken.
+fn content(source: &Site, text: &[u8], in_place: bool) -> Result<Content, String> {
     if text.starts_with(file::MAGIC) {
-        return Ok(Content::Backup);
+        if in_place {
+            return Err("it is the ledger itself".to_owned());
+        }
+        let database = private::of_bytes(source, text);
+        return database
+            .map(Content::Backup)
+            .map_err(|error| wrong_with(source, error).unwrap_or_else(|error| error.to_string()));
     }
     let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     match serde_json::from_slice::<Head>(first) {
+        Ok(head) if head.export == FORMAT && in_place => {
+            Err("it stands where the ledger should: move it elsewhere first".to_owned())
+        }
         Ok(head) if head.export == FORMAT => lines(head, text),
         Ok(_) | Err(_) => predecessor::Document::parse(text).map(Content::Predecessor),
     }
+}
+
+/// What is wrong with the source; an error that is not about it stays one.
+fn wrong_with(source: &Site, error: LedgerError) -> Result<String, LedgerError> {
+    if let LedgerError::Corrupt { path, what } = &error
+        && *path == source.path
+    {
+        return Ok(format!("it is damaged: {what}"));
+    }
+    if let LedgerError::Newer { path, schema } = &error
+        && *path == source.path
+    {
+        return Ok(format!("a newer version wrote it (schema {schema})"));
+    }
+    if let LedgerError::Incompatible { path, what } = &error
+        && *path == source.path
+    {
+        return Ok(what.clone());
+    }
+    Err(error)
 }
 
 fn lines(head: Head, text: &[u8]) -> Result<Content, String> {
@@ -248,10 +289,12 @@ fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, Led
 }
 
 /// Copies a backup, whose every row has to be sound.
-fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
-    let reader =
-        open_reader(source)?.ok_or_else(|| source.unavailable("it was removed meanwhile", None))?;
-    let transaction = guard(source, || Ok(reader.database.begin_read()?))?;
+fn copy_backup(
+    store: &Store<'_>,
+    source: &Site,
+    database: &ReadOnlyDatabase,
+) -> Result<u64, LedgerError> {
+    let transaction = guard(source, || Ok(database.begin_read()?))?;
     let from = Store::reading(source, &transaction);
     migrate::refuse_newer(&from)?;
     from.copy_to(store)?;

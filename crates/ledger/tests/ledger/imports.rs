@@ -574,8 +574,51 @@ fn a_pipe_is_not_waited_for() {
     let (dir, path) = empty();
     let pipe = dir.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-    let error = run(&path, &pipe).unwrap_err();
-    assert_eq!(kind(&error), "unavailable");
+    let done = run(&path, &pipe).unwrap();
+    assert!(matches!(done, Imported::Refused { .. }), "{done:?}");
+}
+
+/// What has to be true of the ledger's own file has not of a backup, and neither is written.
+#[test]
+fn a_backup_is_taken_through_a_link_whoever_may_read_it() {
+    let world = full();
+    let (dir, path) = empty();
+    let (file, link) = (dir.path().join("backup"), dir.path().join("latest"));
+    world.ledger.backup(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::hard_link(&file, dir.path().join("another")).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let before = fs::read(&file).unwrap();
+    let done = run(&path, &link).unwrap();
+    assert!(matches!(done, Imported::Done { sessions: 15, .. }));
+    assert_eq!(fs::read(&file).unwrap(), before);
+    sound(&path);
+    assert_eq!(run(&path, &file).unwrap(), Imported::Again { sessions: 15 });
+}
+
+#[test]
+fn a_damaged_backup_is_not_taken_for_a_damaged_ledger() {
+    let world = full();
+    let (dir, path) = empty();
+    let file = dir.path().join("backup");
+    world.ledger.backup(&file).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let wanted = b"https://example.com/repo.git";
+    let places = 0..bytes.len() - wanted.len();
+    for at in places {
+        if bytes[at..].starts_with(wanted) {
+            bytes[at] ^= 1;
+        }
+    }
+    for damaged in [&bytes[..], &bytes[..4096]] {
+        fs::write(&file, damaged).unwrap();
+        let done = run(&path, &file).unwrap();
+        let Imported::Refused { what } = done else {
+            panic!("{done:?}")
+        };
+        assert!(what.starts_with("it is damaged: "), "{what}");
+        assert!(!path.exists());
+    }
 }
 
 #[test]
