@@ -223,6 +223,58 @@ fn a_ledger_that_holds_something_is_not_imported_over() {
     );
 }
 
+/// Two ledgers of one id would each take the other's sandboxes for nobody's.
+#[test]
+fn a_copy_of_the_ledger_takes_its_place_or_stays_where_it_is() {
+    let world = World::recorded();
+    world.document(&["ledger", "backup", "saved"], 0);
+    let ledgers = || {
+        let names = fs::read_dir(world.path("home")).unwrap().flatten();
+        let is_ledger = |name: &String| name.starts_with("ledger.redb") && !name.contains(".id");
+        let mut names: Vec<_> = names
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(is_ledger)
+            .collect();
+        names.sort();
+        names
+    };
+    let new = NewSession {
+        owner: "tester".to_owned(),
+        client_request_id: "r2".to_owned(),
+        repo_url: "https://example.com/repo.git".to_owned(),
+        branch: "main".to_owned(),
+        public: true,
+        provider: "local".to_owned(),
+        agent: "none".to_owned(),
+        name: None,
+        request: Value::Null,
+    };
+    let ledger = world.ledger();
+    let admitted = ledger.write(|tx| tx.admit(&new, "f", "sbx_2", "tester"));
+    let Admission::Run(grant) = admitted.unwrap() else {
+        unreachable!("a new session");
+    };
+    let failure = world.document(&["ledger", "import", "saved"], 1);
+    assert_eq!(failure["error_code"], "ERR_OPERATION_CONFLICT");
+    assert_eq!(failure["next_step"], "alpine list --all");
+    let cause = failure["cause"].as_str().unwrap();
+    assert!(cause.contains("unfinished sessions (1)"), "{cause}");
+    ledger
+        .write(|tx| {
+            tx.transition(&grant.token, State::Failing, "test", |_| {})?;
+            tx.transition(&grant.token, State::Failed, "test", |_| {})?;
+            tx.finish(&grant.token, &Outcome::Succeeded(Value::Null))
+        })
+        .unwrap();
+    ledger.close();
+    let failure = world.document(&["ledger", "import", "saved"], 1);
+    assert_eq!(ledgers(), ["ledger.redb"]);
+    world.paste(&failure["next_step"]);
+    assert_eq!(ledgers(), ["ledger.redb", "ledger.redb.replaced"]);
+    let checked = world.document(&["ledger", "check"], 0);
+    assert_eq!(checked["rows"]["sessions"], 1);
+}
+
 #[test]
 fn what_can_not_be_imported_is_refused() {
     let world = World::new();

@@ -1,25 +1,24 @@
 //! A ledger from a file: an export, a backup, or the predecessor's `sessions.json`. It is made whole, then takes its name.
 
+mod source;
+
 use crate::error::from_io;
-use crate::export::{FORMAT, Head, Line, Trailer};
+use crate::export::{Head, Line};
 use crate::file::{self, Access};
 use crate::fresh::Fresh;
 use crate::rows::{self, KEPT};
 use crate::site::Site;
 use crate::store::{Order, Span, Store, guard};
-use crate::tables::{
-    AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
-};
+use crate::tables::{AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SESSIONS};
 use crate::{
     LeaseRecord, LedgerError, Options, SessionRecord, Snapshot, State, Timestamp, backup, create,
-    fence, identity, index, migrate, predecessor, private,
+    fence, identity, index, migrate,
 };
 use redb::{ReadOnlyDatabase, ReadableDatabase};
-use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use source::{Content, content, read, wrong_with};
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +41,13 @@ pub enum Imported {
         sessions: u64,
     },
     /// The ledger holds something else: nothing was changed.
-    Taken,
+    Taken {
+        /// Whether the file is a copy of that ledger, as it was: beside it, each would take the other's sandboxes for
+        /// nobody's.
+        is_copy: bool,
+        /// How many sessions of the ledger are unfinished.
+        unfinished: u64,
+    },
     /// The file is none of those, or is damaged: nothing was changed.
     Refused {
         /// What is wrong with it.
@@ -66,13 +71,6 @@ impl Snapshot<'_> {
         let source: Option<Source> = self.store.get(META, b"imported")?;
         Ok(source.map_or_else(Timestamp::default, |source| source.at))
     }
-}
-
-/// What a file turned out to be.
-enum Content {
-    Export(Head, Vec<Line>),
-    Backup(ReadOnlyDatabase),
-    Predecessor(predecessor::Document),
 }
 
 /// Makes a ledger at `path` of the file `from`. One that is there already must be empty.
@@ -161,7 +159,12 @@ fn write(
         }
         for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
             if !store.is_empty(table)? {
-                return Ok((Imported::Taken, false));
+                let id = content.ledger_id(source)?;
+                let taken = Imported::Taken {
+                    is_copy: id.is_some() && id == store.get(META, b"id")?,
+                    unfinished: unfinished(store)?,
+                };
+                return Ok((taken, false));
             }
         }
         let sessions = fill(fresh)?;
@@ -170,103 +173,15 @@ fn write(
     })
 }
 
-/// The bytes of the source as of one commit, and which file it is. Whose it is and who else may read it is all one: it
-/// may be a link, and it is not written.
-fn read(source: &Site) -> io::Result<(Vec<u8>, (u64, u64))> {
-    // Without `NONBLOCK`, opening a named pipe would wait for its other end.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let mut file = rustix::fs::open(&source.path, flags, Mode::empty()).map(File::from)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    for _ in 0..private::TRIES {
-        let mut text = Vec::new();
-        file.seek(SeekFrom::Start(0))?;
-        file.read_to_end(&mut text)?;
-        let header = private::header(&file)?;
-        if text.starts_with(&header[..text.len().min(header.len())]) {
-            return Ok((text, file::identity(&metadata)));
-        }
-    }
-    Err(io::Error::other("it is written all the time"))
-}
-
-/// What the file is, as far as it is whole. Where the ledger should stand, only the predecessor's is taken.
-fn content(source: &Site, text: &[u8], in_place: bool) -> Result<Content, String> {
-    if text.starts_with(file::MAGIC) {
-        if in_place {
-            return Err("it is the ledger itself".to_owned());
-        }
-        let database = private::of_bytes(source, text);
-        return database
-            .map(Content::Backup)
-            .map_err(|error| wrong_with(source, error).unwrap_or_else(|error| error.to_string()));
-    }
-    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    match serde_json::from_slice::<Head>(first) {
-        Ok(head) if head.export == FORMAT && in_place => {
-            Err("it stands where the ledger should: move it elsewhere first".to_owned())
-        }
-        Ok(head) if head.export == FORMAT => lines(head, text),
-        Ok(_) | Err(_) => predecessor::Document::parse(text).map(Content::Predecessor),
-    }
-}
-
-/// What is wrong with the source; an error that is not about it stays one.
-fn wrong_with(source: &Site, error: LedgerError) -> Result<String, LedgerError> {
-    if let LedgerError::Corrupt { path, what } = &error
-        && *path == source.path
-    {
-        return Ok(format!("it is damaged: {what}"));
-    }
-    if let LedgerError::Newer { path, schema } = &error
-        && *path == source.path
-    {
-        return Ok(format!("a newer version wrote it (schema {schema})"));
-    }
-    if let LedgerError::Incompatible { path, what } = &error
-        && *path == source.path
-    {
-        return Ok(what.clone());
-    }
-    Err(error)
-}
-
-fn lines(head: Head, text: &[u8]) -> Result<Content, String> {
-    let cut = || "the export was cut short: its last line is missing".to_owned();
-    if head.schema > SCHEMA {
-        return Err(format!(
-            "a newer version wrote the export (schema {})",
-            head.schema
-        ));
-    }
-    let body = text.strip_suffix(b"\n").ok_or_else(cut)?;
-    let start = body
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .ok_or_else(cut)?
-        + 1;
-    let trailer: Trailer = serde_json::from_slice(&body[start..]).map_err(|_| cut())?;
-    if trailer.blake3 != blake3::hash(&text[..start]).to_hex().as_str() {
-        return Err("the export does not match its digest: it was changed or damaged".to_owned());
-    }
-    let mut lines = Vec::new();
-    for (index, line) in text[..start - 1]
-        .split(|byte| *byte == b'\n')
-        .enumerate()
-        .skip(1)
-    {
-        let wrong = |what: String| format!("line {} of the export: {what}", index + 1);
-        let line: Line = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
-        let json = line.value.to_string();
-        rows::well_formed(&line.table, json.as_bytes()).map_err(wrong)?;
-        lines.push(line);
-    }
-    if lines.len() as u64 != trailer.rows {
-        return Err(cut());
-    }
-    Ok(Content::Export(head, lines))
+/// How many sessions have a sandbox, or may.
+fn unfinished(store: &Store<'_>) -> Result<u64, LedgerError> {
+    let mut unfinished = 0;
+    store.scan(SESSIONS, &Span::of(&[]), Order::Forward, |_, json| {
+        let session: SessionRecord = store.parse(SESSIONS, json)?;
+        unfinished += u64::from(!session.state.is_terminal() || session.destroy_pending);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(unfinished)
 }
 
 fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, LedgerError> {

@@ -175,7 +175,6 @@ fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
     home::make(&config.home.value)?;
     let path = &config.ledger.value;
     let redact = |text: &str| work.redactor().redact(text);
-    let given = quoted(&file.to_string_lossy());
     match alpine_ledger::import(path, work.options(config), file, &redact)? {
         Imported::Done { sessions, moved } => {
             let document = ImportDocument::new(sessions, false, moved.as_deref());
@@ -187,21 +186,40 @@ fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
             tell(work, &document, ImportDocument::told);
             Ok(0)
         }
-        Imported::Taken => {
-            let cause = format!(
-                "the ledger `{}` is not empty: nothing was imported",
-                path.display()
-            );
-            let other = quoted(&format!("{}.imported", path.display()));
-            let next = format!("ALPINE_LEDGER_PATH={other} alpine ledger import {given}");
-            Err(Failure::conflict(cause).next(next))
-        }
+        Imported::Taken {
+            is_copy,
+            unfinished,
+        } => Err(taken(path, file, is_copy, unfinished)),
         Imported::Refused { what } => {
             let cause = format!("`{}` can't be imported: {what}", file.display());
             Err(Failure::new(ErrorCode::LedgerIncompatible, cause)
                 .next("alpine ledger import --help"))
         }
     }
+}
+
+/// Refuses an import over what is there. A copy of the ledger never stands beside it: bearing one id, each would take the
+/// other's sandboxes for nobody's, and a `reconcile` would end them.
+fn taken(path: &Path, file: &Path, is_copy: bool, unfinished: u64) -> Failure {
+    let mut cause = format!(
+        "the ledger `{}` is not empty: nothing was imported",
+        path.display()
+    );
+    let import = format!("alpine ledger import {}", quoted(&file.to_string_lossy()));
+    if !is_copy {
+        let other = quoted(&format!("{}.imported", path.display()));
+        return Failure::conflict(cause).next(format!("ALPINE_LEDGER_PATH={other} {import}"));
+    }
+    let instead = format!("{} && {import}", move_aside(path, "replaced"));
+    cause.push_str("; the file is a copy of this very ledger, which can only take its place");
+    if unfinished == 0 {
+        return Failure::conflict(cause).next(instead);
+    }
+    let first = format!(
+        ", and does not know what has begun since: bring down its unfinished sessions ({unfinished}) first, then: {instead}"
+    );
+    cause.push_str(&first);
+    Failure::conflict(cause).next("alpine list --all")
 }
 
 fn compact(work: &Work, config: &Config, force: bool) -> Result<u8, Failure> {

@@ -200,7 +200,24 @@ fn the_same_file_twice_is_one_import_and_another_is_refused() {
     let other = dir.path().join("other.jsonl");
     world.up(&request("me", "one more"));
     fs::write(&other, exported(&world.ledger)).unwrap();
-    assert_eq!(run(&path, &other).unwrap(), Imported::Taken);
+    let backup = dir.path().join("backup");
+    world.ledger.backup(&backup).unwrap();
+    let taken = |is_copy, unfinished| Imported::Taken {
+        is_copy,
+        unfinished,
+    };
+    let unfinished = |path| match run(path, &other).unwrap() {
+        Imported::Taken { unfinished, .. } => unfinished,
+        done => panic!("{done:?}"),
+    };
+    let now = unfinished(&path);
+    for copy in [&other, &backup] {
+        assert_eq!(run(&path, copy).unwrap(), taken(true, now));
+        assert_eq!(run(&world.path(), copy).unwrap(), taken(true, now + 1));
+    }
+    let predecessors = dir.path().join("sessions.json");
+    fs::write(&predecessors, predecessor().to_string()).unwrap();
+    assert_eq!(run(&path, &predecessors).unwrap(), taken(false, now));
     let after = exported(&Ledger::open_read(&path, Options::new()).unwrap());
     assert_eq!(after, before);
 }
