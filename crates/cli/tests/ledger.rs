@@ -275,6 +275,61 @@ fn a_copy_of_the_ledger_takes_its_place_or_stays_where_it_is() {
     assert_eq!(checked["rows"]["sessions"], 1);
 }
 
+/// The predecessor's file, with one session each of a repository and a branch.
+fn predecessor(asked: &[(Value, Value)]) -> Value {
+    let (mut sessions, mut requests) = (json!({}), json!({}));
+    for (number, (repo, branch)) in asked.iter().enumerate() {
+        let (id, operation) = (format!("ses_{number:016x}"), format!("op_{number:016x}"));
+        sessions[&id] = json!({"schema_version": "v1", "session_id": id, "principal_id": "tester", "state": "ready",
+            "repo_url": repo, "branch": branch, "updated_at": "2025-01-02T03:04:05Z",
+            "operation_history": [{"operation_id": operation, "action": "up"}]});
+        requests[format!("up:tester:r{number}")] =
+            json!({"operation_id": operation, "session_id": id, "action": "up"});
+    }
+    json!({"schema_version": "v1", "sessions": sessions, "idempotency": requests})
+}
+
+#[test]
+fn what_the_predecessor_recorded_is_no_command_of_its_own() {
+    let world = World::new();
+    let url = "https://example.com/o/r.git";
+    let secret = "https://me:hunter2hunter2@example.com/o/r.git";
+    let plain = format!("alpine up {url} --branch main");
+    let cases = [
+        (json!(url), json!("main"), plain.as_str()),
+        (json!(secret), json!("main"), plain.as_str()),
+        (
+            json!(url),
+            json!("x;touch${IFS}PWNED"),
+            "alpine up https://example.com/o/r.git --branch 'x;touch${IFS}PWNED'",
+        ),
+        (json!("a;touch PWNED"), json!("main"), "alpine up --help"),
+        (json!(url), json!("a b"), "alpine up --help"),
+        (json!(url), Value::Null, "alpine up --help"),
+        (Value::Null, json!("main"), "alpine up --help"),
+        (json!(""), json!(""), "alpine up --help"),
+    ];
+    let asked = cases.clone().map(|(repo, branch, _)| (repo, branch));
+    let mut old = predecessor(&asked);
+    for session in old["sessions"].as_object_mut().unwrap().values_mut() {
+        let session = session.as_object_mut().unwrap();
+        session.retain(|_, value| !value.is_null());
+    }
+    fs::write(world.path("sessions.json"), old.to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    for (number, (_, _, command)) in cases.iter().enumerate() {
+        let status = world
+            .command(&["status", &format!("ses_{number:016x}"), "--json"])
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+        assert_eq!(status["last_error"]["next_step"], *command, "{number}");
+    }
+    let bytes = fs::read(world.ledger_path()).unwrap();
+    assert!(!bytes.windows(7).any(|found| found == b"hunter2"));
+}
+
 #[test]
 fn what_can_not_be_imported_is_refused() {
     let world = World::new();

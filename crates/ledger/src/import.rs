@@ -25,6 +25,10 @@ use std::path::{Path, PathBuf};
 /// Takes secrets out of free text that others wrote.
 pub type Redact<'r> = &'r dyn Fn(&str) -> String;
 
+/// Knows a repository, as the predecessor had it, and a branch: the repository's address as `up` asks for it, and what
+/// brings up a session of both.
+pub type Ask<'r> = &'r dyn Fn(&str, &str) -> (String, String);
+
 /// What became of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
@@ -82,6 +86,7 @@ pub fn import(
     options: Options,
     from: &Path,
     redact: Redact<'_>,
+    ask: Ask<'_>,
 ) -> Result<Imported, LedgerError> {
     let site = Site::new(path, options)?;
     file::open_dir(&site)?;
@@ -97,7 +102,7 @@ pub fn import(
         Ok(read) => read,
         Err(what) => return Ok(Imported::Refused { what }),
     };
-    let done = write(&site, &source, file, (&text, &content), redact);
+    let done = write(&site, &source, file, (&text, &content), redact, ask);
     match done {
         // What is wrong with the file says nothing of the ledger.
         Err(error) if source.path != site.path => {
@@ -113,6 +118,7 @@ fn write(
     file: (u64, u64),
     (text, content): (&[u8], &Content),
     redact: Redact<'_>,
+    ask: Ask<'_>,
 ) -> Result<Imported, LedgerError> {
     let blake3 = blake3::hash(text).to_hex().to_string();
     let fill = |fresh: &Fresh<'_>| {
@@ -122,7 +128,7 @@ fn write(
                 Content::Backup(database) => copy_backup(store, source, database)?,
                 Content::Predecessor(document) => {
                     create::own_facts(store, &identity::of_new(site)?)?;
-                    document.write(store, redact)?
+                    document.write(store, redact, ask)?
                 }
             };
             let source = Source {

@@ -9,6 +9,7 @@ use crate::view::{
 use crate::work::Work;
 use alpine_ledger::{Depth, Imported, Ledger, Retained, Retention};
 use alpine_lifecycle::{ErrorCode, Failure, move_aside, quoted};
+use alpine_provider_api::{BranchName, RepoUrl};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};
@@ -175,7 +176,8 @@ fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
     home::make(&config.home.value)?;
     let path = &config.ledger.value;
     let redact = |text: &str| work.redactor().redact(text);
-    match alpine_ledger::import(path, work.options(config), file, &redact)? {
+    let ask = |repo: &str, branch: &str| asked(repo, branch, &redact);
+    match alpine_ledger::import(path, work.options(config), file, &redact, &ask)? {
         Imported::Done { sessions, moved } => {
             let document = ImportDocument::new(sessions, false, moved.as_deref());
             tell(work, &document, ImportDocument::told);
@@ -196,6 +198,44 @@ fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
                 .next("alpine ledger import --help"))
         }
     }
+}
+
+/// A repository of the predecessor's as `up` asks for it, and the command that does; credentials in its address are left
+/// out, as `up` refuses them.
+fn asked(repo: &str, branch: &str, redact: &dyn Fn(&str) -> String) -> (String, String) {
+    // Only a relative path needs it.
+    let directory = std::env::current_dir().unwrap_or_default();
+    let parsed = RepoUrl::parse(&without_credentials(repo), &directory).ok();
+    // A relative path may have been another directory's: then it stays what it was.
+    let is_relative = !repo.starts_with('/') && !repo.contains("://");
+    let is_elsewhere = |path: &Path| is_relative && !path.is_dir();
+    let known = parsed.filter(|found| !found.local_path().is_some_and(is_elsewhere));
+    let address = known.as_ref().map_or(repo, RepoUrl::as_str);
+    let shown = redact(address);
+    let up = match BranchName::new(branch) {
+        Some(_) if shown == address && known.is_some() => {
+            format!("alpine up {} --branch {}", quoted(address), quoted(branch))
+        }
+        Some(_) | None => "alpine up --help".to_owned(),
+    };
+    (shown, up)
+}
+
+/// A URL without the credentials in it. Who logs in by a key still says as whom.
+fn without_credentials(repo: &str) -> String {
+    let parts = repo.split_once("://").and_then(|(scheme, rest)| {
+        let (authority, path) = rest.split_at(rest.find('/')?);
+        let (user, host) = authority.rsplit_once('@')?;
+        Some((scheme, user, host, path))
+    });
+    let Some((scheme, user, host, path)) = parts else {
+        return repo.to_owned();
+    };
+    if !scheme.eq_ignore_ascii_case("ssh") {
+        return format!("{scheme}://{host}{path}");
+    }
+    let user = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}@{host}{path}")
 }
 
 /// Refuses an import over what is there. A copy of the ledger never stands beside it: bearing one id, each would take the

@@ -1,7 +1,7 @@
 //! The document, read leniently: fields that are empty may be absent.
 
 use super::session::Rows;
-use crate::import::Redact;
+use crate::import::{Ask, Redact};
 use crate::store::Store;
 use crate::tables::{
     ATTEMPTS, EVENTS, Key, LEASES, OPERATIONS, REQUESTS, SESSION_OPERATIONS, SESSIONS, TRANSITIONS,
@@ -166,12 +166,17 @@ impl Document {
     }
 
     /// Writes all of it as rows. How many sessions there are.
-    pub(crate) fn write(&self, store: &Store<'_>, redact: Redact<'_>) -> Result<u64, LedgerError> {
+    pub(crate) fn write(
+        &self,
+        store: &Store<'_>,
+        redact: Redact<'_>,
+        ask: Ask<'_>,
+    ) -> Result<u64, LedgerError> {
         let now = store.site.options.clock.now();
         let mut names = BTreeSet::new();
         let mut seq = 0;
         for (id, session) in &self.sessions {
-            let rows = Rows::new(self, session, now, redact);
+            let rows = Rows::new(self, session, now, redact, ask);
             put_all(store, &rows)?;
             for (who, id) in &rows.requests {
                 let key = Key::text(who).and_last(id);

@@ -1,7 +1,7 @@
 //! Export and import: the same ledger comes back, or nothing is changed.
 
 use crate::upkeep::{exported, full};
-use crate::world::{BEGUN, World, error, kind, options_of, request};
+use crate::world::{BEGUN, World, as_it_is, error, kind, options_of, request};
 use alpine_ledger::{
     Acquired, Action, Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery,
     OperationState, Options, Retention, SessionId, State, check, import,
@@ -20,9 +20,8 @@ fn empty() -> (TempDir, std::path::PathBuf) {
 }
 
 fn run(path: &Path, from: &Path) -> Result<Imported, LedgerError> {
-    import(path, Options::new(), from, &|text| {
-        text.replace("hunter2", "[redacted]")
-    })
+    let redact = |text: &str| text.replace("hunter2", "[redacted]");
+    import(path, Options::new(), from, &redact, &as_it_is)
 }
 
 fn sound(path: &Path) {
@@ -116,9 +115,13 @@ fn the_fences_of_an_import_are_above_all_that_were_taken_before_it() {
     let file = dir.path().join("backup");
     world.ledger.backup(&file).unwrap();
     world.clock.advance(Duration::from_secs(3600));
-    import(&path, options_of(&world.clock), &file, &|text| {
-        text.to_owned()
-    })
+    import(
+        &path,
+        options_of(&world.clock),
+        &file,
+        &str::to_owned,
+        &as_it_is,
+    )
     .unwrap();
     let ledger = Ledger::open(&path, options_of(&world.clock)).unwrap();
     let now = BEGUN + 3_600_000;
@@ -138,9 +141,13 @@ fn fences_grow_without_the_clocks_help() {
     world.ledger.backup(&file).unwrap();
     let restored = || {
         fs::remove_file(world.path()).unwrap();
-        import(&world.path(), options_of(&world.clock), &file, &|text| {
-            text.to_owned()
-        })
+        import(
+            &world.path(),
+            options_of(&world.clock),
+            &file,
+            &str::to_owned,
+            &as_it_is,
+        )
         .unwrap();
         world.other(|_| {})
     };
@@ -472,7 +479,7 @@ fn what_was_imported_is_kept_from_then_on_however_old_it_is() {
     let file = dir.path().join("sessions.json");
     fs::write(&file, predecessor().to_string()).unwrap();
     let clock = World::new().clock;
-    import(&path, options_of(&clock), &file, &str::to_owned).unwrap();
+    import(&path, options_of(&clock), &file, &str::to_owned, &as_it_is).unwrap();
     let ledger = Ledger::open(&path, options_of(&clock)).unwrap();
     let gone = || ledger.retain(&Retention::default(), 100).unwrap().sessions;
     clock.advance(Duration::from_secs(24 * 60 * 60) * 90);
