@@ -331,6 +331,64 @@ fn what_the_predecessor_recorded_is_no_command_of_its_own() {
 }
 
 #[test]
+fn the_predecessors_requests_are_answered_however_their_repository_was_spelled() {
+    let world = World::new();
+    for name in ["here", "gone"] {
+        fs::create_dir_all(world.path(name).join(".git")).unwrap();
+    }
+    let here = world.path("here").to_str().unwrap().to_owned();
+    let gone = world.path("gone").to_str().unwrap().to_owned();
+    let file = |path: &str| format!("file://{path}");
+    let github = "https://github.com/o/r";
+    let cases = [
+        (file(&here), here.clone()),
+        (file(&here), file(&here)),
+        (here.clone(), here.clone()),
+        ("./here".to_owned(), here.clone()),
+        (file(&gone), file(&gone)),
+        (gone.clone(), "./gone".to_owned()),
+        ("https://GitHub.com/o/r".to_owned(), github.to_owned()),
+        (
+            "https://me:hunter2hunter2@github.com/o/r".to_owned(),
+            github.to_owned(),
+        ),
+        (
+            "ssh://git:hunter2hunter2@host/r".to_owned(),
+            "ssh://git@host/r".to_owned(),
+        ),
+        ("git@host:r".to_owned(), "git@host:r".to_owned()),
+    ];
+    let asked: Vec<_> = cases
+        .iter()
+        .map(|(old, _)| (json!(old), json!("main")))
+        .collect();
+    fs::write(world.path("sessions.json"), predecessor(&asked).to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    fs::remove_dir_all(&gone).unwrap();
+    let up = |repo: &str, branch: &str, id: &str| {
+        let output = world
+            .command(&["up", repo, "--branch", branch, "--client-request-id", id])
+            .args(["--public", "--agent", "none", "--no-browser", "--json"])
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    for (number, (_, repo)) in cases.iter().enumerate() {
+        let told = up(repo, "main", &format!("r{number}"));
+        assert_eq!(told["error_code"], "ERR_INTERRUPTED", "{repo}: {told:#}");
+        assert_eq!(told["operation_id"], format!("op_{number:016x}"), "{repo}");
+        let other = up(repo, "other", &format!("r{number}"));
+        assert_eq!(
+            other["error_code"], "ERR_OPERATION_CONFLICT",
+            "{repo}: {other:#}"
+        );
+    }
+    let new = up(&gone, "main", "new");
+    assert_eq!(new["error_code"], "ERR_INVALID_REPO_URL");
+}
+
+#[test]
 fn what_can_not_be_imported_is_refused() {
     let world = World::new();
     fs::write(world.path("junk"), "junk").unwrap();
