@@ -552,3 +552,27 @@ fn ledgers_of_every_version_are_listed_checked_and_shown() {
     }
     assert!(count > 0);
 }
+
+/// As `/tmp` is: to take it from everybody else would be no repair.
+#[test]
+fn a_directory_that_is_everybodys_is_left_to_them() {
+    let world = World::new();
+    let shared = world.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    let ledger = shared.join("ledger.redb");
+    for (name, value) in [("ALPINE_HOME", &shared), ("ALPINE_LEDGER_PATH", &ledger)] {
+        let import = ["ledger", "import", "sessions.json", "--json"];
+        fs::write(world.path("sessions.json"), predecessor(&[]).to_string()).unwrap();
+        let refused = world.command(&import).env(name, value).output().unwrap();
+        let failure: Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert_eq!(failure["error_code"], "ERR_LEDGER_UNAVAILABLE");
+        let next = failure["next_step"].as_str().unwrap();
+        assert!(!next.contains("chmod"), "{next}");
+        let value = value.display();
+        let pasted = format!("export {name}={value}; {next}; alpine {}", import.join(" "));
+        world.paste(&json!(pasted));
+        let mode = fs::metadata(&shared).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o1777);
+    }
+}

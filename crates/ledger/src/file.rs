@@ -83,13 +83,18 @@ pub(crate) fn open_dir(site: &Site) -> Result<File, LedgerError> {
     if !metadata.is_dir() {
         return Err(site.unavailable(format!("`{dir}` is not a directory"), None));
     }
+    let is_exposed = metadata.mode() & 0o022 != 0;
+    if is_exposed && metadata.mode() & 0o1000 != 0 {
+        let reason = format!("others may write its directory `{dir}`, which is everybody's");
+        return Err(site.hindered(Hindrance::DirectoryShared, reason, None));
+    }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(site.unavailable(
             format!("its directory `{dir}` belongs to another user"),
             None,
         ));
     }
-    if metadata.mode() & 0o022 != 0 {
+    if is_exposed {
         let reason = format!("others may write its directory `{dir}`");
         return Err(site.hindered(Hindrance::DirectoryExposed, reason, None));
     }
