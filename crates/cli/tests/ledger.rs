@@ -576,3 +576,32 @@ fn a_directory_that_is_everybodys_is_left_to_them() {
         assert_eq!(mode & 0o7777, 0o1777);
     }
 }
+
+#[test]
+fn a_code_of_the_predecessors_is_answered_as_it_was_recorded() {
+    let world = World::new();
+    let url = "https://example.com/o/r.git";
+    let mut old = predecessor(&[(json!(url), json!("main"))]);
+    let session = &mut old["sessions"]["ses_0000000000000000"];
+    session["state"] = json!("failed");
+    session["last_error"] = json!({"error_code": "ERR_SANDBOX_CREATE_FAILED", "cause": "no room"});
+    fs::write(world.path("sessions.json"), old.to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    let up = ["up", url, "--branch", "main", "--client-request-id", "r0"];
+    let run = |more: &[&str]| {
+        let mut command = world.command(&up);
+        command.args(["--public", "--agent", "none"]).args(more);
+        command
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap()
+    };
+    let told: Value = serde_json::from_slice(&run(&["--json"]).stdout).unwrap();
+    assert_eq!(told["error_code"], "ERR_SANDBOX_CREATE_FAILED");
+    assert_eq!(told["exit_code"], 1);
+    let told = String::from_utf8(run(&[]).stderr).unwrap();
+    assert!(
+        told.contains("no room (ERR_SANDBOX_CREATE_FAILED)"),
+        "{told}"
+    );
+}
