@@ -605,3 +605,23 @@ fn a_code_of_the_predecessors_is_answered_as_it_was_recorded() {
         "{told}"
     );
 }
+
+#[test]
+fn an_imported_session_has_no_logs() {
+    let world = World::new();
+    let old = predecessor(&[(json!("https://example.com/o/r.git"), json!("main"))]);
+    fs::write(world.path("sessions.json"), old.to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    for step in ["install", "agent"] {
+        let logs = world
+            .command(&["logs", "ses_0000000000000000", "--step", step, "--json"])
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        let told: Value = serde_json::from_slice(&logs.stdout).unwrap();
+        assert_eq!(told["error_code"], "ERR_OPERATION_CONFLICT");
+        assert_eq!(told["retryable"], false);
+        assert_eq!(told["next_step"], "alpine status ses_0000000000000000");
+        assert_eq!(logs.status.code(), Some(1));
+    }
+}
