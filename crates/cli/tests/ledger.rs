@@ -194,7 +194,7 @@ fn a_sound_ledger_is_checked_backed_up_exported_and_comes_back() {
         let imported = other.document(&["ledger", "import", from], 0);
         assert_eq!(
             imported,
-            json!({"schema_version": "v1", "sessions": 1, "reused": false, "moved_to": null})
+            json!({"schema_version": "v1", "sessions": 1, "left_out": 0, "reused": false, "moved_to": null})
         );
         assert_eq!(
             other.document(&["ledger", "import", from], 0)["reused"],

@@ -2,6 +2,7 @@
 
 use crate::LedgerError;
 use crate::error::{Hindrance, from_io};
+use crate::predecessor;
 use crate::site::Site;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Metadata};
@@ -147,7 +148,9 @@ fn is_predecessor(mut file: &File) -> io::Result<bool> {
     let mut text = Vec::new();
     file.take(LOOK).read_to_end(&mut text)?;
     let document = serde_json::from_slice::<serde_json::Value>(&text);
-    Ok(document.is_ok_and(|document| document["sessions"].is_object()))
+    let has_sessions = document.is_ok_and(|document| document["sessions"].is_object());
+    // What an import takes is told to be imported, also where it has none.
+    Ok(has_sessions || predecessor::Document::parse(&text).is_ok())
 }
 
 /// The file systems over a network, by the magic number of `statfs`.

@@ -36,6 +36,8 @@ pub enum Imported {
     Done {
         /// How many sessions it holds.
         sessions: u64,
+        /// How many of the predecessor's requests and durable objects are of no session, and were left out.
+        left_out: u64,
         /// Where the predecessor's file is now, if it stood where the ledger stands.
         moved: Option<PathBuf>,
     },
@@ -43,6 +45,8 @@ pub enum Imported {
     Again {
         /// How many sessions it held.
         sessions: u64,
+        /// What was left out of it then.
+        left_out: u64,
     },
     /// The ledger holds something else: nothing was changed.
     Taken {
@@ -64,6 +68,8 @@ pub enum Imported {
 struct Source {
     blake3: String,
     sessions: u64,
+    #[serde(default)]
+    left_out: u64,
     /// When it was.
     #[serde(default)]
     at: Timestamp,
@@ -120,6 +126,10 @@ fn write(
     redact: Redact<'_>,
     ask: Ask<'_>,
 ) -> Result<Imported, LedgerError> {
+    let left_out = match content {
+        Content::Export(..) | Content::Backup(_) => 0,
+        Content::Predecessor(document) => document.left_out(),
+    };
     let blake3 = blake3::hash(text).to_hex().to_string();
     let fill = |fresh: &Fresh<'_>| {
         fresh.fill(|store| {
@@ -134,6 +144,7 @@ fn write(
             let source = Source {
                 blake3: blake3.clone(),
                 sessions,
+                left_out,
                 at: site.options.clock.now(),
             };
             store.put(META, b"imported", &source)?;
@@ -142,7 +153,12 @@ fn write(
         })
     };
     if file::is_current(site, file) {
-        return replace_source(site, file, fill);
+        let (sessions, moved) = replace_source(site, file, fill)?;
+        return Ok(Imported::Done {
+            sessions,
+            left_out,
+            moved: Some(moved),
+        });
     }
     if file::open(site, Access::Write)?.is_none() {
         let fresh = Fresh::begin(site)?;
@@ -153,6 +169,7 @@ fn write(
         fresh.place()?;
         return Ok(Imported::Done {
             sessions,
+            left_out,
             moved: None,
         });
     }
@@ -160,8 +177,11 @@ fn write(
         if let Some(known) = store.get::<Source>(META, b"imported")?
             && known.blake3 == blake3
         {
-            let sessions = known.sessions;
-            return Ok((Imported::Again { sessions }, false));
+            let again = Imported::Again {
+                sessions: known.sessions,
+                left_out: known.left_out,
+            };
+            return Ok((again, false));
         }
         for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
             if !store.is_empty(table)? {
@@ -174,8 +194,12 @@ fn write(
             }
         }
         let sessions = fill(fresh)?;
-        let moved = None;
-        Ok((Imported::Done { sessions, moved }, true))
+        let done = Imported::Done {
+            sessions,
+            left_out,
+            moved: None,
+        };
+        Ok((done, true))
     })
 }
 
@@ -269,7 +293,7 @@ fn replace_source(
     site: &Site,
     source: (u64, u64),
     fill: impl FnOnce(&Fresh<'_>) -> Result<u64, LedgerError>,
-) -> Result<Imported, LedgerError> {
+) -> Result<(u64, PathBuf), LedgerError> {
     let fresh = Fresh::begin(site)?;
     if !file::is_current(site, source) {
         return Err(site.unavailable("it was replaced meanwhile", None));
@@ -292,8 +316,5 @@ fn replace_source(
         result => result.map_err(failed)?,
     }
     fresh.replace()?;
-    Ok(Imported::Done {
-        sessions,
-        moved: Some(moved),
-    })
+    Ok((sessions, moved))
 }

@@ -178,13 +178,17 @@ fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
     let redact = |text: &str| work.redactor().redact(text);
     let ask = |repo: &str, branch: &str| asked(repo, branch, &redact);
     match alpine_ledger::import(path, work.options(config), file, &redact, &ask)? {
-        Imported::Done { sessions, moved } => {
-            let document = ImportDocument::new(sessions, false, moved.as_deref());
+        Imported::Done {
+            sessions,
+            left_out,
+            moved,
+        } => {
+            let document = ImportDocument::new(sessions, left_out, false, moved.as_deref());
             tell(work, &document, ImportDocument::told);
             Ok(0)
         }
-        Imported::Again { sessions } => {
-            let document = ImportDocument::new(sessions, true, None);
+        Imported::Again { sessions, left_out } => {
+            let document = ImportDocument::new(sessions, left_out, true, None);
             tell(work, &document, ImportDocument::told);
             Ok(0)
         }

@@ -138,6 +138,7 @@ fn exports_of_every_version_hold_the_same_and_come_back() {
             done,
             Imported::Done {
                 sessions,
+                left_out: 0,
                 moved: None
             }
         );

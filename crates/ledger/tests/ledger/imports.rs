@@ -74,6 +74,7 @@ fn an_export_comes_back_as_it_was_and_no_fence_goes_down() {
         done,
         Imported::Done {
             sessions: 15,
+            left_out: 0,
             moved: None
         }
     );
@@ -184,6 +185,7 @@ fn a_backup_comes_back_too() {
         done,
         Imported::Done {
             sessions: 15,
+            left_out: 0,
             moved: None
         }
     );
@@ -203,7 +205,13 @@ fn the_same_file_twice_is_one_import_and_another_is_refused() {
     fs::write(&file, exported(&world.ledger)).unwrap();
     run(&path, &file).unwrap();
     let before = exported(&Ledger::open_read(&path, Options::new()).unwrap());
-    assert_eq!(run(&path, &file).unwrap(), Imported::Again { sessions: 15 });
+    assert_eq!(
+        run(&path, &file).unwrap(),
+        Imported::Again {
+            sessions: 15,
+            left_out: 0
+        }
+    );
     let other = dir.path().join("other.jsonl");
     world.up(&request("me", "one more"));
     fs::write(&other, exported(&world.ledger)).unwrap();
@@ -378,6 +386,7 @@ fn the_predecessors_sessions_come_along() {
         run(&path, &file).unwrap(),
         Imported::Done {
             sessions: 29,
+            left_out: 0,
             moved: None
         }
     );
@@ -566,12 +575,19 @@ fn the_predecessors_file_is_replaced_where_it_stands_and_kept() {
         done,
         Imported::Done {
             sessions: 29,
+            left_out: 0,
             moved: Some(kept.clone())
         }
     );
     assert_eq!(fs::read_to_string(&kept).unwrap(), bytes);
     sound(&path);
-    assert_eq!(run(&path, &kept).unwrap(), Imported::Again { sessions: 29 });
+    assert_eq!(
+        run(&path, &kept).unwrap(),
+        Imported::Again {
+            sessions: 29,
+            left_out: 0
+        }
+    );
 }
 
 #[test]
@@ -617,7 +633,13 @@ fn a_backup_is_taken_through_a_link_whoever_may_read_it() {
     assert!(matches!(done, Imported::Done { sessions: 15, .. }));
     assert_eq!(fs::read(&file).unwrap(), before);
     sound(&path);
-    assert_eq!(run(&path, &file).unwrap(), Imported::Again { sessions: 15 });
+    assert_eq!(
+        run(&path, &file).unwrap(),
+        Imported::Again {
+            sessions: 15,
+            left_out: 0
+        }
+    );
 }
 
 #[test]
@@ -642,6 +664,107 @@ fn a_damaged_backup_is_not_taken_for_a_damaged_ledger() {
         };
         assert!(what.starts_with("it is damaged: "), "{what}");
         assert!(!path.exists());
+    }
+}
+
+#[test]
+fn what_is_empty_may_be_null() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    let bare = json!({"schema_version": "v1", "session_id": id(1), "principal_id": "me", "state": "ready"});
+    let with = |session: Value| json!({"schema_version": "v1", "sessions": {id(1): session}});
+    let imported = |document: &Value| {
+        fs::write(&file, document.to_string()).unwrap();
+        let done = run(&path, &file).unwrap();
+        let Imported::Done { sessions, .. } = done else {
+            panic!("{done:?}: {document}")
+        };
+        sound(&path);
+        fs::remove_file(&path).unwrap();
+        sessions
+    };
+    for field in [
+        "owner_principal_id",
+        "repo_url",
+        "branch",
+        "target_commit_sha",
+        "opencode_url",
+        "browser_opened",
+        "state_transitions",
+        "operation_history",
+        "last_error",
+        "started_at",
+        "durable_object_id",
+        "persist_attempt",
+        "history_truncated",
+        "lock",
+    ] {
+        let mut session = bare.clone();
+        session[field] = Value::Null;
+        assert_eq!(imported(&with(session)), 1, "{field}");
+    }
+    let mut session = bare.clone();
+    session["operation_history"] =
+        json!([{"operation_id": "op_1", "action": "up", "terminal_state": null}]);
+    session["state_transitions"] =
+        json!([{"state": "ready", "actor": null, "reason": null, "operation_id": null}]);
+    session["last_error"] = json!({"error_code": null, "cause": null, "retryable": null});
+    assert_eq!(imported(&with(session)), 1);
+    for field in ["sessions", "idempotency", "durable_objects"] {
+        let mut document = json!({"schema_version": "v1"});
+        document[field] = Value::Null;
+        assert_eq!(imported(&document), 0, "{field}");
+    }
+}
+
+#[test]
+fn what_is_of_no_session_is_counted() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    let mut old = predecessor();
+    let of =
+        |session: String| json!({"operation_id": "op_1", "session_id": session, "action": "up"});
+    old["idempotency"]["up:me:lost"] = of(id(1000));
+    old["idempotency"]["sideways"] = of(id(1));
+    old["idempotency"]["up:me:found"] = of(id(1));
+    old["durable_objects"][id(1000)] = json!({"durable_object_id": "obj_1", "payload": {}});
+    old["durable_objects"][id(1)] = json!({"payload": {}});
+    fs::write(&file, old.to_string()).unwrap();
+    let done = run(&path, &file).unwrap();
+    assert!(
+        matches!(done, Imported::Done { left_out: 4, .. }),
+        "{done:?}"
+    );
+    let again = run(&path, &file).unwrap();
+    assert!(
+        matches!(again, Imported::Again { left_out: 4, .. }),
+        "{again:?}"
+    );
+}
+
+/// Whatever an import takes is told to be imported, and nothing else is.
+#[test]
+fn a_predecessors_file_without_sessions_is_known_as_one() {
+    for (text, known) in [
+        (r#"{"schema_version": "v1"}"#, "predecessor"),
+        (
+            r#"{"schema_version": "v1", "sessions": null}"#,
+            "predecessor",
+        ),
+        (
+            r#"{"schema_version": "v1", "sessions": []}"#,
+            "incompatible",
+        ),
+        (r#"{"colour": "blue"}"#, "incompatible"),
+    ] {
+        let (_dir, path) = empty();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let error = Ledger::open(&path, Options::new()).unwrap_err();
+        assert_eq!(kind(&error), known, "{text}");
+        let done = run(&path, &path).unwrap();
+        let is_done = matches!(done, Imported::Done { sessions: 0, .. });
+        assert_eq!(is_done, known == "predecessor", "{text}: {done:?}");
     }
 }
 
