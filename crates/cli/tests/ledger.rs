@@ -625,3 +625,24 @@ fn an_imported_session_has_no_logs() {
         assert_eq!(logs.status.code(), Some(1));
     }
 }
+
+#[test]
+fn an_export_that_can_not_be_written_is_not_the_ledgers_failure() {
+    let world = World::recorded();
+    let mut shell = Command::new("/bin/sh");
+    let alpine = world.command(&[]);
+    let limited = "trap '' XFSZ; ulimit -f 0; alpine ledger export out.jsonl --json | cat";
+    let variables = alpine.get_envs();
+    shell
+        .args(["-c", limited])
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(world.path("."));
+    let output = shell.output().unwrap();
+    let failure: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(failure["error_code"], "ERR_LEDGER_UNAVAILABLE");
+    let cause = failure["cause"].as_str().unwrap();
+    assert!(cause.starts_with("`out.jsonl` can't be written"), "{cause}");
+    world.paste(&failure["next_step"]);
+    assert!(!world.path("out.jsonl").exists());
+}

@@ -12,7 +12,7 @@ use alpine_lifecycle::{ErrorCode, Failure, move_aside, quoted};
 use alpine_provider_api::{BranchName, RepoUrl};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -129,17 +129,24 @@ fn export(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
         return Ok(0);
     }
     new_file(file, "alpine ledger export -")?;
-    let failed = |error: io::Error| {
-        let cause = format!("`{}` can't be written: {error}", file.display());
-        Failure::new(ErrorCode::LedgerUnavailable, cause).next("alpine ledger export -")
-    };
+    let failed = |error: io::Error| unwritten(file, &error);
     let out = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(file)
         .map_err(failed)?;
-    let exported = write_export(&ledger, &out).and_then(|exported| {
+    let mut target = Target {
+        file: BufWriter::new(&out),
+        failed: None,
+    };
+    let exported = ledger.export(&mut target);
+    let exported = match target.failed {
+        // That is not the ledger's failure.
+        Some(error) => Err(failed(error)),
+        None => exported.map_err(Failure::from),
+    };
+    let exported = exported.and_then(|exported| {
         out.sync_all().map_err(failed)?;
         Ok(exported)
     });
@@ -155,8 +162,50 @@ fn export(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn write_export(ledger: &Ledger, out: &File) -> Result<alpine_ledger::Exported, Failure> {
-    Ok(ledger.export(&mut BufWriter::new(out))?)
+/// A file, and what kept it from being written.
+struct Target<'f> {
+    file: BufWriter<&'f File>,
+    failed: Option<io::Error>,
+}
+
+impl Target<'_> {
+    fn noted<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done {
+            self.failed = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        done
+    }
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.file.write(bytes);
+        self.noted(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.file.flush();
+        self.noted(done)
+    }
+}
+
+/// What kept a file from being written, and the command that shows it.
+fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    );
+    let next = if is_full {
+        let dir = file.parent().filter(|dir| *dir != Path::new(""));
+        let dir = dir.unwrap_or(Path::new("."));
+        format!("df -h {}", quoted(&dir.to_string_lossy()))
+    } else if error.kind() == io::ErrorKind::FileTooLarge {
+        "ulimit -f".to_owned()
+    } else {
+        "alpine ledger export -".to_owned()
+    };
+    let cause = format!("`{}` can't be written: {error}", file.display());
+    Failure::new(ErrorCode::LedgerUnavailable, cause).next(next)
 }
 
 fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
@@ -292,4 +341,25 @@ fn compact(work: &Work, config: &Config, force: bool) -> Result<u8, Failure> {
         CompactDocument::told,
     );
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unwritten;
+    use std::io;
+    use std::path::Path;
+
+    #[test]
+    fn a_full_disk_is_looked_at_where_the_export_goes() {
+        let next = |file: &str, kind: io::ErrorKind| {
+            let failure = unwritten(Path::new(file), &kind.into());
+            assert!(failure.cause.contains(file), "{failure}");
+            failure.next_step
+        };
+        let full = io::ErrorKind::StorageFull;
+        assert_eq!(next("/a b/out", full), "df -h '/a b'");
+        assert_eq!(next("out", full), "df -h .");
+        let denied = io::ErrorKind::PermissionDenied;
+        assert_eq!(next("out", denied), "alpine ledger export -");
+    }
 }
