@@ -133,6 +133,16 @@ impl Failure {
         .exit(signal.exit_code())
     }
 
+    /// The same; what a signal ended before it was begun is carried on by that command.
+    #[must_use]
+    pub(crate) fn carried_on(self, command: impl FnOnce() -> String) -> Self {
+        if self.code == ErrorCode::Interrupted {
+            self.next(command())
+        } else {
+            self
+        }
+    }
+
     /// A provider's failure in a step.
     #[must_use]
     pub fn provider(code: ErrorCode, step: crate::Step, error: &ProviderError) -> Self {

@@ -144,7 +144,8 @@ impl Engine {
         let limit = request.timeout.unwrap_or(self.limits.up);
         let deadline = Instant::now() + limit;
         loop {
-            match self.admit(&request, &place, deadline).await? {
+            let admission = self.admit(&request, &place, deadline).await;
+            match admission.map_err(|failure| failure.carried_on(|| again(&request.recorded())))? {
                 Admission::Run(grant) => {
                     let mut held = Held::new(self, grant, false, limit);
                     if let Some(warning) = place.warning() {
