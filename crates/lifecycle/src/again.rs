@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::up::{Kept, UpRequest};
 use alpine_ledger::{Found, NewSession};
 
-/// Stands in a command for the value of a variable that has to be given again.
+/// Stands in a command for what has to be given: a reason, or again the value of a variable.
 pub const UNKEPT: &str = "…";
 
 /// The same `up` under the same id: it carries the request on. Values of variables are not kept, their names are: where one
