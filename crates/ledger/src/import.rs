@@ -133,14 +133,7 @@ fn write(
     let blake3 = blake3::hash(text).to_hex().to_string();
     let fill = |fresh: &Fresh<'_>| {
         fresh.fill(|store| {
-            let sessions = match content {
-                Content::Export(head, lines) => copy_lines(store, head, lines)?,
-                Content::Backup(database) => copy_backup(store, source, database)?,
-                Content::Predecessor(document) => {
-                    create::own_facts(store, &identity::of_new(site)?)?;
-                    document.write(store, redact, ask)?
-                }
-            };
+            let sessions = write_rows(store, source, content, redact, ask)?;
             let source = Source {
                 blake3: blake3.clone(),
                 sessions,
@@ -183,15 +176,8 @@ fn write(
             };
             return Ok((again, false));
         }
-        for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
-            if !store.is_empty(table)? {
-                let id = content.ledger_id(source)?;
-                let taken = Imported::Taken {
-                    is_copy: id.is_some() && id == store.get(META, b"id")?,
-                    unfinished: unfinished(store)?,
-                };
-                return Ok((taken, false));
-            }
+        if let Some(taken) = taken(store, source, content)? {
+            return Ok((taken, false));
         }
         let sessions = fill(fresh)?;
         let done = Imported::Done {
@@ -201,6 +187,42 @@ fn write(
         };
         Ok((done, true))
     })
+}
+
+/// Fills an empty ledger, which `store` is. How many sessions it has then.
+fn write_rows(
+    store: &Store<'_>,
+    source: &Site,
+    content: &Content,
+    redact: Redact<'_>,
+    ask: Ask<'_>,
+) -> Result<u64, LedgerError> {
+    match content {
+        Content::Export(head, lines) => copy_lines(store, head, lines),
+        Content::Backup(database) => copy_backup(store, source, database),
+        Content::Predecessor(document) => {
+            create::own_facts(store, &identity::of_new(store.site)?)?;
+            document.write(store, redact, ask)
+        }
+    }
+}
+
+/// What is said of a ledger that is not empty.
+fn taken(
+    store: &Store<'_>,
+    source: &Site,
+    content: &Content,
+) -> Result<Option<Imported>, LedgerError> {
+    for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
+        if !store.is_empty(table)? {
+            let id = content.ledger_id(source)?;
+            return Ok(Some(Imported::Taken {
+                is_copy: id.is_some() && id == store.get(META, b"id")?,
+                unfinished: unfinished(store)?,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// How many sessions have a sandbox, or may.

@@ -221,9 +221,12 @@ fn the_same_file_twice_is_one_import_and_another_is_refused() {
         is_copy,
         unfinished,
     };
-    let unfinished = |path| match run(path, &other).unwrap() {
-        Imported::Taken { unfinished, .. } => unfinished,
-        done => panic!("{done:?}"),
+    let unfinished = |path| {
+        let done = run(path, &other).unwrap();
+        let Imported::Taken { unfinished, .. } = done else {
+            panic!("{done:?}")
+        };
+        unfinished
     };
     let now = unfinished(&path);
     for copy in [&other, &backup] {
