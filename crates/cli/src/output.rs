@@ -124,7 +124,8 @@ impl Output {
         let cause = clean::lines(&self.redactor.redact(&failure.cause));
         let mut lines = cause.lines();
         let first = lines.next().unwrap_or_default();
-        let mut text = format!("{error} {first} ({})\n", failure.code);
+        let code = clean::line(failure.code_name());
+        let mut text = format!("{error} {first} ({code})\n");
         for line in lines {
             // Strings take every write.
             let _ = writeln!(text, "  {}", line.trim_start());

@@ -36,7 +36,7 @@ pub(crate) const VERSION: &str = "v1";
 #[derive(Debug, Serialize)]
 pub(crate) struct FailureDocument {
     schema_version: &'static str,
-    error_code: &'static str,
+    error_code: String,
     cause: String,
     next_step: String,
     retryable: bool,
@@ -48,7 +48,7 @@ impl FailureDocument {
     pub(crate) fn new(failure: &Failure, redactor: &Redactor) -> Self {
         Self {
             schema_version: VERSION,
-            error_code: failure.code.as_str(),
+            error_code: failure.code_name().to_owned(),
             cause: redactor.redact(&failure.cause),
             next_step: redactor.redact(&failure.next_step),
             retryable: failure.retryable,

@@ -194,7 +194,7 @@ fn a_sound_ledger_is_checked_backed_up_exported_and_comes_back() {
         let imported = other.document(&["ledger", "import", from], 0);
         assert_eq!(
             imported,
-            json!({"schema_version": "v1", "sessions": 1, "reused": false, "moved_to": null})
+            json!({"schema_version": "v1", "sessions": 1, "left_out": 0, "reused": false, "moved_to": null})
         );
         assert_eq!(
             other.document(&["ledger", "import", from], 0)["reused"],
@@ -221,6 +221,171 @@ fn a_ledger_that_holds_something_is_not_imported_over() {
         world.document(&["ledger", "check"], 0)["rows"]["sessions"],
         1
     );
+}
+
+/// Two ledgers of one id would each take the other's sandboxes for nobody's.
+#[test]
+fn a_copy_of_the_ledger_takes_its_place_or_stays_where_it_is() {
+    let world = World::recorded();
+    world.document(&["ledger", "backup", "saved"], 0);
+    let ledgers = || {
+        let names = fs::read_dir(world.path("home")).unwrap().flatten();
+        let is_ledger = |name: &String| name.starts_with("ledger.redb") && !name.contains(".id");
+        let mut names: Vec<_> = names
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(is_ledger)
+            .collect();
+        names.sort();
+        names
+    };
+    let new = NewSession {
+        owner: "tester".to_owned(),
+        client_request_id: "r2".to_owned(),
+        repo_url: "https://example.com/repo.git".to_owned(),
+        branch: "main".to_owned(),
+        public: true,
+        provider: "local".to_owned(),
+        agent: "none".to_owned(),
+        name: None,
+        request: Value::Null,
+    };
+    let ledger = world.ledger();
+    let admitted = ledger.write(|tx| tx.admit(&new, "f", "sbx_2", "tester"));
+    let Admission::Run(grant) = admitted.unwrap() else {
+        unreachable!("a new session");
+    };
+    let failure = world.document(&["ledger", "import", "saved"], 1);
+    assert_eq!(failure["error_code"], "ERR_OPERATION_CONFLICT");
+    assert_eq!(failure["next_step"], "alpine list --all");
+    let cause = failure["cause"].as_str().unwrap();
+    assert!(cause.contains("unfinished sessions (1)"), "{cause}");
+    ledger
+        .write(|tx| {
+            tx.transition(&grant.token, State::Failing, "test", |_| {})?;
+            tx.transition(&grant.token, State::Failed, "test", |_| {})?;
+            tx.finish(&grant.token, &Outcome::Succeeded(Value::Null))
+        })
+        .unwrap();
+    ledger.close();
+    let failure = world.document(&["ledger", "import", "saved"], 1);
+    assert_eq!(ledgers(), ["ledger.redb"]);
+    world.paste(&failure["next_step"]);
+    assert_eq!(ledgers(), ["ledger.redb", "ledger.redb.replaced"]);
+    let checked = world.document(&["ledger", "check"], 0);
+    assert_eq!(checked["rows"]["sessions"], 1);
+}
+
+/// The predecessor's file, with one session each of a repository and a branch.
+fn predecessor(asked: &[(Value, Value)]) -> Value {
+    let (mut sessions, mut requests) = (json!({}), json!({}));
+    for (number, (repo, branch)) in asked.iter().enumerate() {
+        let (id, operation) = (format!("ses_{number:016x}"), format!("op_{number:016x}"));
+        sessions[&id] = json!({"schema_version": "v1", "session_id": id, "principal_id": "tester", "state": "ready",
+            "repo_url": repo, "branch": branch, "updated_at": "2025-01-02T03:04:05Z",
+            "operation_history": [{"operation_id": operation, "action": "up"}]});
+        requests[format!("up:tester:r{number}")] =
+            json!({"operation_id": operation, "session_id": id, "action": "up"});
+    }
+    json!({"schema_version": "v1", "sessions": sessions, "idempotency": requests})
+}
+
+#[test]
+fn what_the_predecessor_recorded_is_no_command_of_its_own() {
+    let world = World::new();
+    let url = "https://example.com/o/r.git";
+    let secret = "https://me:hunter2hunter2@example.com/o/r.git";
+    let plain = format!("alpine up {url} --branch main");
+    let cases = [
+        (json!(url), json!("main"), plain.as_str()),
+        (json!(secret), json!("main"), plain.as_str()),
+        (
+            json!(url),
+            json!("x;touch${IFS}PWNED"),
+            "alpine up https://example.com/o/r.git --branch 'x;touch${IFS}PWNED'",
+        ),
+        (json!("a;touch PWNED"), json!("main"), "alpine up --help"),
+        (json!(url), json!("a b"), "alpine up --help"),
+        (json!(url), Value::Null, "alpine up --help"),
+        (Value::Null, json!("main"), "alpine up --help"),
+        (json!(""), json!(""), "alpine up --help"),
+    ];
+    let asked = cases.clone().map(|(repo, branch, _)| (repo, branch));
+    let mut old = predecessor(&asked);
+    for session in old["sessions"].as_object_mut().unwrap().values_mut() {
+        let session = session.as_object_mut().unwrap();
+        session.retain(|_, value| !value.is_null());
+    }
+    fs::write(world.path("sessions.json"), old.to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    for (number, (_, _, command)) in cases.iter().enumerate() {
+        let status = world
+            .command(&["status", &format!("ses_{number:016x}"), "--json"])
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+        assert_eq!(status["last_error"]["next_step"], *command, "{number}");
+    }
+    let bytes = fs::read(world.ledger_path()).unwrap();
+    assert!(!bytes.windows(7).any(|found| found == b"hunter2"));
+}
+
+#[test]
+fn the_predecessors_requests_are_answered_however_their_repository_was_spelled() {
+    let world = World::new();
+    for name in ["here", "gone"] {
+        fs::create_dir_all(world.path(name).join(".git")).unwrap();
+    }
+    let here = world.path("here").to_str().unwrap().to_owned();
+    let gone = world.path("gone").to_str().unwrap().to_owned();
+    let file = |path: &str| format!("file://{path}");
+    let github = "https://github.com/o/r";
+    let cases = [
+        (file(&here), here.clone()),
+        (file(&here), file(&here)),
+        (here.clone(), here.clone()),
+        ("./here".to_owned(), here.clone()),
+        (file(&gone), file(&gone)),
+        (gone.clone(), "./gone".to_owned()),
+        ("https://GitHub.com/o/r".to_owned(), github.to_owned()),
+        (
+            "https://me:hunter2hunter2@github.com/o/r".to_owned(),
+            github.to_owned(),
+        ),
+        (
+            "ssh://git:hunter2hunter2@host/r".to_owned(),
+            "ssh://git@host/r".to_owned(),
+        ),
+        ("git@host:r".to_owned(), "git@host:r".to_owned()),
+    ];
+    let asked: Vec<_> = cases
+        .iter()
+        .map(|(old, _)| (json!(old), json!("main")))
+        .collect();
+    fs::write(world.path("sessions.json"), predecessor(&asked).to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    fs::remove_dir_all(&gone).unwrap();
+    let up = |repo: &str, branch: &str, id: &str| {
+        let output = world
+            .command(&["up", repo, "--branch", branch, "--client-request-id", id])
+            .args(["--public", "--agent", "none", "--no-browser", "--json"])
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    for (number, (_, repo)) in cases.iter().enumerate() {
+        let told = up(repo, "main", &format!("r{number}"));
+        assert_eq!(told["error_code"], "ERR_INTERRUPTED", "{repo}: {told:#}");
+        assert_eq!(told["operation_id"], format!("op_{number:016x}"), "{repo}");
+        let other = up(repo, "other", &format!("r{number}"));
+        assert_eq!(
+            other["error_code"], "ERR_OPERATION_CONFLICT",
+            "{repo}: {other:#}"
+        );
+    }
+    let new = up(&gone, "main", "new");
+    assert_eq!(new["error_code"], "ERR_INVALID_REPO_URL");
 }
 
 #[test]
@@ -386,4 +551,98 @@ fn ledgers_of_every_version_are_listed_checked_and_shown() {
         );
     }
     assert!(count > 0);
+}
+
+/// As `/tmp` is: to take it from everybody else would be no repair.
+#[test]
+fn a_directory_that_is_everybodys_is_left_to_them() {
+    let world = World::new();
+    let shared = world.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    let ledger = shared.join("ledger.redb");
+    for (name, value) in [("ALPINE_HOME", &shared), ("ALPINE_LEDGER_PATH", &ledger)] {
+        let import = ["ledger", "import", "sessions.json", "--json"];
+        fs::write(world.path("sessions.json"), predecessor(&[]).to_string()).unwrap();
+        let refused = world.command(&import).env(name, value).output().unwrap();
+        let failure: Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert_eq!(failure["error_code"], "ERR_LEDGER_UNAVAILABLE");
+        let next = failure["next_step"].as_str().unwrap();
+        assert!(!next.contains("chmod"), "{next}");
+        let value = value.display();
+        let pasted = format!("export {name}={value}; {next}; alpine {}", import.join(" "));
+        world.paste(&json!(pasted));
+        let mode = fs::metadata(&shared).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o1777);
+    }
+}
+
+#[test]
+fn a_code_of_the_predecessors_is_answered_as_it_was_recorded() {
+    let world = World::new();
+    let url = "https://example.com/o/r.git";
+    let mut old = predecessor(&[(json!(url), json!("main"))]);
+    let session = &mut old["sessions"]["ses_0000000000000000"];
+    session["state"] = json!("failed");
+    session["last_error"] = json!({"error_code": "ERR_SANDBOX_CREATE_FAILED", "cause": "no room"});
+    fs::write(world.path("sessions.json"), old.to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    let up = ["up", url, "--branch", "main", "--client-request-id", "r0"];
+    let run = |more: &[&str]| {
+        let mut command = world.command(&up);
+        command.args(["--public", "--agent", "none"]).args(more);
+        command
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap()
+    };
+    let told: Value = serde_json::from_slice(&run(&["--json"]).stdout).unwrap();
+    assert_eq!(told["error_code"], "ERR_SANDBOX_CREATE_FAILED");
+    assert_eq!(told["exit_code"], 1);
+    let told = String::from_utf8(run(&[]).stderr).unwrap();
+    assert!(
+        told.contains("no room (ERR_SANDBOX_CREATE_FAILED)"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_imported_session_has_no_logs() {
+    let world = World::new();
+    let old = predecessor(&[(json!("https://example.com/o/r.git"), json!("main"))]);
+    fs::write(world.path("sessions.json"), old.to_string()).unwrap();
+    world.document(&["ledger", "import", "sessions.json"], 0);
+    for step in ["install", "agent"] {
+        let logs = world
+            .command(&["logs", "ses_0000000000000000", "--step", step, "--json"])
+            .env("ALPINE_PRINCIPAL_ID", "tester")
+            .output()
+            .unwrap();
+        let told: Value = serde_json::from_slice(&logs.stdout).unwrap();
+        assert_eq!(told["error_code"], "ERR_OPERATION_CONFLICT");
+        assert_eq!(told["retryable"], false);
+        assert_eq!(told["next_step"], "alpine status ses_0000000000000000");
+        assert_eq!(logs.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn an_export_that_can_not_be_written_is_not_the_ledgers_failure() {
+    let world = World::recorded();
+    let mut shell = Command::new("/bin/sh");
+    let alpine = world.command(&[]);
+    let limited = "trap '' XFSZ; ulimit -f 0; alpine ledger export out.jsonl --json | cat";
+    let variables = alpine.get_envs();
+    shell
+        .args(["-c", limited])
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(world.path("."));
+    let output = shell.output().unwrap();
+    let failure: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(failure["error_code"], "ERR_LEDGER_UNAVAILABLE");
+    let cause = failure["cause"].as_str().unwrap();
+    assert!(cause.starts_with("`out.jsonl` can't be written"), "{cause}");
+    world.paste(&failure["next_step"]);
+    assert!(!world.path("out.jsonl").exists());
 }

@@ -123,6 +123,8 @@ pub enum Hindrance {
     Exposed,
     /// Others may write its directory.
     DirectoryExposed,
+    /// Its directory is made to be shared, as `/tmp` is.
+    DirectoryShared,
     /// Its mode says that nobody writes it.
     ReadOnly,
     /// Its path is a symbolic link.

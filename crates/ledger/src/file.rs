@@ -2,6 +2,7 @@
 
 use crate::LedgerError;
 use crate::error::{Hindrance, from_io};
+use crate::predecessor;
 use crate::site::Site;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Metadata};
@@ -83,13 +84,18 @@ pub(crate) fn open_dir(site: &Site) -> Result<File, LedgerError> {
     if !metadata.is_dir() {
         return Err(site.unavailable(format!("`{dir}` is not a directory"), None));
     }
+    let is_exposed = metadata.mode() & 0o022 != 0;
+    if is_exposed && metadata.mode() & 0o1000 != 0 {
+        let reason = format!("others may write its directory `{dir}`, which is everybody's");
+        return Err(site.hindered(Hindrance::DirectoryShared, reason, None));
+    }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(site.unavailable(
             format!("its directory `{dir}` belongs to another user"),
             None,
         ));
     }
-    if metadata.mode() & 0o022 != 0 {
+    if is_exposed {
         let reason = format!("others may write its directory `{dir}`");
         return Err(site.hindered(Hindrance::DirectoryExposed, reason, None));
     }
@@ -142,7 +148,9 @@ fn is_predecessor(mut file: &File) -> io::Result<bool> {
     let mut text = Vec::new();
     file.take(LOOK).read_to_end(&mut text)?;
     let document = serde_json::from_slice::<serde_json::Value>(&text);
-    Ok(document.is_ok_and(|document| document["sessions"].is_object()))
+    let has_sessions = document.is_ok_and(|document| document["sessions"].is_object());
+    // What an import takes is told to be imported, also where it has none.
+    Ok(has_sessions || predecessor::Document::parse(&text).is_ok())
 }
 
 /// The file systems over a network, by the magic number of `statfs`.

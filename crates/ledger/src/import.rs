@@ -1,31 +1,33 @@
 //! A ledger from a file: an export, a backup, or the predecessor's `sessions.json`. It is made whole, then takes its name.
 
+mod source;
+
 use crate::error::from_io;
-use crate::export::{FORMAT, Head, Line, Trailer};
+use crate::export::{Head, Line};
 use crate::file::{self, Access};
 use crate::fresh::Fresh;
-use crate::handle::open_reader;
 use crate::rows::{self, KEPT};
 use crate::site::Site;
 use crate::store::{Order, Span, Store, guard};
-use crate::tables::{
-    AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SCHEMA, SESSIONS,
-};
+use crate::tables::{AUDIT, EVENTS, LEASES, META, OPERATIONS, QUARANTINE, REQUESTS, SESSIONS};
 use crate::{
     LeaseRecord, LedgerError, Options, SessionRecord, Snapshot, State, Timestamp, backup, create,
-    fence, identity, index, migrate, predecessor,
+    fence, identity, index, migrate,
 };
-use redb::ReadableDatabase;
-use rustix::fs::{Mode, OFlags};
+use redb::{ReadOnlyDatabase, ReadableDatabase};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::{self, File};
-use std::io::Read;
+use source::{Content, content, read, wrong_with};
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Takes secrets out of free text that others wrote.
 pub type Redact<'r> = &'r dyn Fn(&str) -> String;
+
+/// Knows a repository, as the predecessor had it, and a branch: the repository's address as `up` asks for it, and what
+/// brings up a session of both.
+pub type Ask<'r> = &'r dyn Fn(&str, &str) -> (String, String);
 
 /// What became of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Imported {
     Done {
         /// How many sessions it holds.
         sessions: u64,
+        /// How many of the predecessor's requests and durable objects are of no session, and were left out.
+        left_out: u64,
         /// Where the predecessor's file is now, if it stood where the ledger stands.
         moved: Option<PathBuf>,
     },
@@ -41,9 +45,17 @@ pub enum Imported {
     Again {
         /// How many sessions it held.
         sessions: u64,
+        /// What was left out of it then.
+        left_out: u64,
     },
     /// The ledger holds something else: nothing was changed.
-    Taken,
+    Taken {
+        /// Whether the file is a copy of that ledger, as it was: beside it, each would take the other's sandboxes for
+        /// nobody's.
+        is_copy: bool,
+        /// How many sessions of the ledger are unfinished.
+        unfinished: u64,
+    },
     /// The file is none of those, or is damaged: nothing was changed.
     Refused {
         /// What is wrong with it.
@@ -56,6 +68,8 @@ pub enum Imported {
 struct Source {
     blake3: String,
     sessions: u64,
+    #[serde(default)]
+    left_out: u64,
     /// When it was.
     #[serde(default)]
     at: Timestamp,
@@ -69,46 +83,61 @@ impl Snapshot<'_> {
     }
 }
 
-/// What a file turned out to be.
-enum Content {
-    Export(Head, Vec<Line>),
-    Backup,
-    Predecessor(predecessor::Document),
-}
-
 /// Makes a ledger at `path` of the file `from`. One that is there already must be empty.
 ///
 /// # Errors
-/// When a file can't be read or written, or when the ledger at `path` can't be used.
+/// When the ledger at `path` can't be used or written.
 pub fn import(
     path: &Path,
     options: Options,
     from: &Path,
     redact: Redact<'_>,
+    ask: Ask<'_>,
 ) -> Result<Imported, LedgerError> {
     let site = Site::new(path, options)?;
     file::open_dir(&site)?;
     let source = Site::new(from, site.options.clone())?;
-    let (text, file) = read(&source)?;
-    let in_place = file::is_current(&site, file);
-    let content = match content(&text).and_then(|content| may_stand(content, in_place)) {
-        Ok(content) => content,
+    let read = match read(&source) {
+        Ok((text, file)) => {
+            let in_place = file::is_current(&site, file);
+            content(&source, &text, in_place).map(|content| (text, file, content))
+        }
+        Err(error) => Err(format!("it can't be read: {error}")),
+    };
+    let (text, file, content) = match read {
+        Ok(read) => read,
         Err(what) => return Ok(Imported::Refused { what }),
     };
-    let blake3 = blake3::hash(&text).to_hex().to_string();
+    let done = write(&site, &source, file, (&text, &content), redact, ask);
+    match done {
+        // What is wrong with the file says nothing of the ledger.
+        Err(error) if source.path != site.path => {
+            wrong_with(&source, error).map(|what| Imported::Refused { what })
+        }
+        done => done,
+    }
+}
+
+fn write(
+    site: &Site,
+    source: &Site,
+    file: (u64, u64),
+    (text, content): (&[u8], &Content),
+    redact: Redact<'_>,
+    ask: Ask<'_>,
+) -> Result<Imported, LedgerError> {
+    let left_out = match content {
+        Content::Export(..) | Content::Backup(_) => 0,
+        Content::Predecessor(document) => document.left_out(),
+    };
+    let blake3 = blake3::hash(text).to_hex().to_string();
     let fill = |fresh: &Fresh<'_>| {
         fresh.fill(|store| {
-            let sessions = match &content {
-                Content::Export(head, lines) => copy_lines(store, head, lines)?,
-                Content::Backup => copy_backup(store, &source)?,
-                Content::Predecessor(document) => {
-                    create::own_facts(store, &identity::of_new(&site)?)?;
-                    document.write(store, redact)?
-                }
-            };
+            let sessions = write_rows(store, source, content, redact, ask)?;
             let source = Source {
                 blake3: blake3.clone(),
                 sessions,
+                left_out,
                 at: site.options.clock.now(),
             };
             store.put(META, b"imported", &source)?;
@@ -116,11 +145,16 @@ pub fn import(
             Ok(sessions)
         })
     };
-    if in_place {
-        return replace_source(&site, file, fill);
+    if file::is_current(site, file) {
+        let (sessions, moved) = replace_source(site, file, fill)?;
+        return Ok(Imported::Done {
+            sessions,
+            left_out,
+            moved: Some(moved),
+        });
     }
-    if file::open(&site, Access::Write)?.is_none() {
-        let fresh = Fresh::begin(&site)?;
+    if file::open(site, Access::Write)?.is_none() {
+        let fresh = Fresh::begin(site)?;
         if fresh.is_taken()? {
             return Err(site.unavailable("it was made meanwhile", None));
         }
@@ -128,104 +162,78 @@ pub fn import(
         fresh.place()?;
         return Ok(Imported::Done {
             sessions,
+            left_out,
             moved: None,
         });
     }
-    backup::rewrite(&site, |store, fresh| {
+    backup::rewrite(site, |store, fresh| {
         if let Some(known) = store.get::<Source>(META, b"imported")?
             && known.blake3 == blake3
         {
-            let sessions = known.sessions;
-            return Ok((Imported::Again { sessions }, false));
+            let again = Imported::Again {
+                sessions: known.sessions,
+                left_out: known.left_out,
+            };
+            return Ok((again, false));
         }
-        for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
-            if !store.is_empty(table)? {
-                return Ok((Imported::Taken, false));
-            }
+        if let Some(taken) = taken(store, source, content)? {
+            return Ok((taken, false));
         }
         let sessions = fill(fresh)?;
-        let moved = None;
-        Ok((Imported::Done { sessions, moved }, true))
+        let done = Imported::Done {
+            sessions,
+            left_out,
+            moved: None,
+        };
+        Ok((done, true))
     })
 }
 
-/// The bytes of the source, and which file it is.
-fn read(source: &Site) -> Result<(Vec<u8>, (u64, u64)), LedgerError> {
-    let mut text = Vec::new();
-    let failed = |error| from_io(source, error);
-    // Without `NONBLOCK`, opening a named pipe would wait for its other end.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let mut file = rustix::fs::open(&source.path, flags, Mode::empty())
-        .map(File::from)
-        .map_err(|error| failed(error.into()))?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(source.unavailable("it is not a regular file", None));
-    }
-    file.read_to_end(&mut text).map_err(failed)?;
-    Ok((text, file::identity(&metadata)))
-}
-
-/// Refuses what stands where the ledger should, unless it is the predecessor's.
-fn may_stand(content: Content, in_place: bool) -> Result<Content, String> {
-    let what = match &content {
-        Content::Backup => "it is the ledger itself",
-        Content::Export(..) => "it stands where the ledger should: move it elsewhere first",
-        Content::Predecessor(_) => return Ok(content),
-    };
-    if in_place {
-        Err(what.to_owned())
-    } else {
-        Ok(content)
+/// Fills an empty ledger, which `store` is. How many sessions it has then.
+fn write_rows(
+    store: &Store<'_>,
+    source: &Site,
+    content: &Content,
+    redact: Redact<'_>,
+    ask: Ask<'_>,
+) -> Result<u64, LedgerError> {
+    match content {
+        Content::Export(head, lines) => copy_lines(store, head, lines),
+        Content::Backup(database) => copy_backup(store, source, database),
+        Content::Predecessor(document) => {
+            create::own_facts(store, &identity::of_new(store.site)?)?;
+            document.write(store, redact, ask)
+        }
     }
 }
 
-/// What the file is, as far as it is whole.
-fn content(text: &[u8]) -> Result<Content, String> {
-    if text.starts_with(file::MAGIC) {
-        return Ok(Content::Backup);
+/// What is said of a ledger that is not empty.
+fn taken(
+    store: &Store<'_>,
+    source: &Site,
+    content: &Content,
+) -> Result<Option<Imported>, LedgerError> {
+    for table in [SESSIONS, OPERATIONS, REQUESTS, EVENTS, AUDIT, QUARANTINE] {
+        if !store.is_empty(table)? {
+            let id = content.ledger_id(source)?;
+            return Ok(Some(Imported::Taken {
+                is_copy: id.is_some() && id == store.get(META, b"id")?,
+                unfinished: unfinished(store)?,
+            }));
+        }
     }
-    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    match serde_json::from_slice::<Head>(first) {
-        Ok(head) if head.export == FORMAT => lines(head, text),
-        Ok(_) | Err(_) => predecessor::Document::parse(text).map(Content::Predecessor),
-    }
+    Ok(None)
 }
 
-fn lines(head: Head, text: &[u8]) -> Result<Content, String> {
-    let cut = || "the export was cut short: its last line is missing".to_owned();
-    if head.schema > SCHEMA {
-        return Err(format!(
-            "a newer version wrote the export (schema {})",
-            head.schema
-        ));
-    }
-    let body = text.strip_suffix(b"\n").ok_or_else(cut)?;
-    let start = body
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .ok_or_else(cut)?
-        + 1;
-    let trailer: Trailer = serde_json::from_slice(&body[start..]).map_err(|_| cut())?;
-    if trailer.blake3 != blake3::hash(&text[..start]).to_hex().as_str() {
-        return Err("the export does not match its digest: it was changed or damaged".to_owned());
-    }
-    let mut lines = Vec::new();
-    for (index, line) in text[..start - 1]
-        .split(|byte| *byte == b'\n')
-        .enumerate()
-        .skip(1)
-    {
-        let wrong = |what: String| format!("line {} of the export: {what}", index + 1);
-        let line: Line = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
-        let json = line.value.to_string();
-        rows::well_formed(&line.table, json.as_bytes()).map_err(wrong)?;
-        lines.push(line);
-    }
-    if lines.len() as u64 != trailer.rows {
-        return Err(cut());
-    }
-    Ok(Content::Export(head, lines))
+/// How many sessions have a sandbox, or may.
+fn unfinished(store: &Store<'_>) -> Result<u64, LedgerError> {
+    let mut unfinished = 0;
+    store.scan(SESSIONS, &Span::of(&[]), Order::Forward, |_, json| {
+        let session: SessionRecord = store.parse(SESSIONS, json)?;
+        unfinished += u64::from(!session.state.is_terminal() || session.destroy_pending);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(unfinished)
 }
 
 fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, LedgerError> {
@@ -248,10 +256,12 @@ fn copy_lines(store: &Store<'_>, head: &Head, lines: &[Line]) -> Result<u64, Led
 }
 
 /// Copies a backup, whose every row has to be sound.
-fn copy_backup(store: &Store<'_>, source: &Site) -> Result<u64, LedgerError> {
-    let reader =
-        open_reader(source)?.ok_or_else(|| source.unavailable("it was removed meanwhile", None))?;
-    let transaction = guard(source, || Ok(reader.database.begin_read()?))?;
+fn copy_backup(
+    store: &Store<'_>,
+    source: &Site,
+    database: &ReadOnlyDatabase,
+) -> Result<u64, LedgerError> {
+    let transaction = guard(source, || Ok(database.begin_read()?))?;
     let from = Store::reading(source, &transaction);
     migrate::refuse_newer(&from)?;
     from.copy_to(store)?;
@@ -305,7 +315,7 @@ fn replace_source(
     site: &Site,
     source: (u64, u64),
     fill: impl FnOnce(&Fresh<'_>) -> Result<u64, LedgerError>,
-) -> Result<Imported, LedgerError> {
+) -> Result<(u64, PathBuf), LedgerError> {
     let fresh = Fresh::begin(site)?;
     if !file::is_current(site, source) {
         return Err(site.unavailable("it was replaced meanwhile", None));
@@ -328,8 +338,5 @@ fn replace_source(
         result => result.map_err(failed)?,
     }
     fresh.replace()?;
-    Ok(Imported::Done {
-        sessions,
-        moved: Some(moved),
-    })
+    Ok((sessions, moved))
 }

@@ -54,7 +54,7 @@ pub use export::Exported;
 pub use find::Found;
 pub use holder::{LeaseToken, Liveness, OperationLock};
 pub use id::{NAMESPACE, OperationId, SessionId};
-pub use import::{Imported, Redact, import};
+pub use import::{Ask, Imported, Redact, import};
 pub use lease::Outcome;
 pub use ledger::Ledger;
 pub use list::{ListQuery, Page};

@@ -1,11 +1,12 @@
 //! The commands that ask for the same session again: under its own id, or under a new one.
 
+use crate::DownRequest;
 use crate::caller::quoted;
 use crate::engine::Engine;
 use crate::up::{Kept, UpRequest};
 use alpine_ledger::{Found, NewSession};
 
-/// Stands in a command for the value of a variable that has to be given again.
+/// Stands in a command for what has to be given: a reason, or again the value of a variable.
 pub const UNKEPT: &str = "…";
 
 /// The same `up` under the same id: it carries the request on. Values of variables are not kept, their names are: where one
@@ -17,6 +18,28 @@ pub(crate) fn again(new: &NewSession) -> String {
 /// The same `up` under a new id: it makes another session.
 pub(crate) fn anew(new: &NewSession) -> String {
     command(new, &[])
+}
+
+/// The same `down`.
+pub(crate) fn down_again(request: &DownRequest) -> String {
+    let mut words = vec!["alpine", "down", &request.session];
+    let flags = [
+        (request.retry_persist, "--retry-persist"),
+        (request.cancel, "--cancel"),
+    ];
+    words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
+    let limit = request
+        .timeout
+        .map(|limit| format!("{}ms", limit.as_millis().max(1)));
+    for (flag, value) in [
+        ("--discard", request.discard.as_deref()),
+        ("--reason", request.reason.as_deref()),
+        ("--timeout", limit.as_deref()),
+    ] {
+        words.extend(value.into_iter().flat_map(|value| [flag, value]));
+    }
+    let words: Vec<_> = words.into_iter().map(quoted).collect();
+    words.join(" ")
 }
 
 /// Every choice is spelled out: what it says does not depend on what is configured where it is pasted.

@@ -3,7 +3,9 @@
 use crate::caller::may_touch;
 use crate::engine::Engine;
 use crate::held::cancelled;
-use crate::{DownFlags, DownPlan, DownRequest, ErrorCode, Failure, lookup, no_provider, plan_down};
+use crate::{
+    DownFlags, DownPlan, DownRequest, ErrorCode, Failure, UNKEPT, lookup, no_provider, plan_down,
+};
 use alpine_ledger::{
     Acquired, Action, AuditRecord, ErrorRecord, Grant, LeaseRecord, LedgerError, Liveness,
     OperationRecord, OperationState, SessionId, SessionRecord, State, Timestamp, Tx,
@@ -100,12 +102,17 @@ impl Engine {
 fn may_act(request: &DownRequest, session: &SessionRecord) -> Result<(), Failure> {
     may_touch(&request.caller, session)?;
     let reason = request.reason.as_deref().unwrap_or_default().trim();
-    if session.new.owner != request.caller.principal && reason.is_empty() {
+    // A command that was pasted as it was told gives none.
+    let is_given = !reason.is_empty() && reason != UNKEPT;
+    if session.new.owner != request.caller.principal && !is_given {
         return Err(Failure::new(
             ErrorCode::Usage,
             "acting on another's session needs a reason",
         )
-        .next(format!("alpine down {} --reason '…'", session.session_id)));
+        .next(format!(
+            "alpine down {} --reason '{UNKEPT}'",
+            session.session_id
+        )));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `down`: from every state to `stopped` or `failed`, without losing a byte.
 
+use crate::again::down_again;
 use crate::ask::{Answer, discard_digest, first_answer};
 use crate::call::StepEnd;
 use crate::engine::Engine;
@@ -91,7 +92,8 @@ impl Engine {
         let limit = request.timeout.unwrap_or(self.limits.down);
         let deadline = Instant::now() + limit;
         loop {
-            match self.ask_down(&request, version, deadline).await? {
+            let answer = self.ask_down(&request, version, deadline).await;
+            match answer.map_err(|failure| failure.carried_on(|| down_again(&request)))? {
                 Answer::Go(grant, plan, resumed) => {
                     let held = Held::new(self, *grant, resumed, limit);
                     return self.carry_down(held, plan).await;

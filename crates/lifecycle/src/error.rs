@@ -36,6 +36,8 @@ const MOST_LINES: usize = 4000;
 pub struct Failure {
     /// The code.
     pub code: ErrorCode,
+    /// The name of a recorded code that is not in the table, as of what was imported.
+    pub foreign_code: Option<String>,
     /// What happened.
     pub cause: String,
     /// What to do: a command wherever one exists.
@@ -57,6 +59,7 @@ impl Failure {
         let (_, _, exit_code, retryable, _) = *code.row();
         Self {
             code,
+            foreign_code: None,
             cause: cause.into(),
             next_step: String::new(),
             retryable,
@@ -64,6 +67,14 @@ impl Failure {
             operation_id: None,
             settled: false,
         }
+    }
+
+    /// The code's name: that of the record, where there is one.
+    #[must_use]
+    pub fn code_name(&self) -> &str {
+        self.foreign_code
+            .as_deref()
+            .unwrap_or_else(|| self.code.as_str())
     }
 
     /// The same, with what to do.
@@ -122,6 +133,16 @@ impl Failure {
         .exit(signal.exit_code())
     }
 
+    /// The same; what a signal ended before it was begun is carried on by that command.
+    #[must_use]
+    pub(crate) fn carried_on(self, command: impl FnOnce() -> String) -> Self {
+        if self.code == ErrorCode::Interrupted {
+            self.next(command())
+        } else {
+            self
+        }
+    }
+
     /// A provider's failure in a step.
     #[must_use]
     pub fn provider(code: ErrorCode, step: crate::Step, error: &ProviderError) -> Self {
@@ -139,7 +160,7 @@ impl Failure {
     #[must_use]
     pub fn to_record(&self, redactor: &Redactor) -> ErrorRecord {
         ErrorRecord {
-            error_code: self.code.as_str().to_owned(),
+            error_code: self.code_name().to_owned(),
             cause: redactor.redact(&self.cause),
             next_step: redactor.redact(&self.next_step),
             retryable: self.retryable,
@@ -156,6 +177,7 @@ impl Failure {
             .find(|row| row.1 == record.error_code);
         Self {
             code: known.map_or(ErrorCode::Internal, |row| row.0),
+            foreign_code: known.is_none().then(|| record.error_code.clone()),
             cause: record.cause.clone(),
             next_step: record.next_step.clone(),
             retryable: record.retryable,
@@ -251,6 +273,7 @@ fn last_lines(lines: &[String]) -> String {
 mod tests {
     use super::Failure;
     use alpine_ledger::ErrorRecord;
+    use alpine_provider_api::Redactor;
 
     #[test]
     fn a_recorded_failure_exits_as_it_did_or_as_its_code_does() {
@@ -263,7 +286,12 @@ mod tests {
                 operation_id: None,
                 exit_code,
             };
-            Failure::from_record(&record).exit_code
+            let failure = Failure::from_record(&record);
+            assert_eq!(
+                failure.to_record(&Redactor::default()).error_code,
+                error_code
+            );
+            failure.exit_code
         };
         assert_eq!(exit("ERR_BRANCH_NOT_FOUND", 0), 1);
         assert_eq!(exit("ERR_INSTALL_FAILED", 0), 2);

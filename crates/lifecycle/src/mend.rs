@@ -11,6 +11,11 @@ pub(crate) fn unavailable(hindrance: Hindrance, path: &Path) -> String {
     match hindrance {
         Hindrance::Exposed | Hindrance::ReadOnly => format!("chmod 600 {file}"),
         Hindrance::DirectoryExposed => format!("chmod go-w {dir}"),
+        // It is everybody's: the ledger goes elsewhere.
+        Hindrance::DirectoryShared => {
+            let own = "\"$HOME\"/.alpine";
+            format!("mkdir -p -m 700 {own} && export ALPINE_LEDGER_PATH={own}/ledger.redb")
+        }
         Hindrance::SymbolicLink => format!("export ALPINE_LEDGER_PATH=\"$(realpath -m {file})\""),
         Hindrance::HardLinks => {
             let copy = word(&suffixed(path, ".copy"));

@@ -123,9 +123,17 @@ impl Engine {
     pub async fn up(&self, request: UpRequest) -> Result<UpOutcome, Failure> {
         self.providers.get(&request.provider)?;
         self.agent(&request.agent)?;
-        let id = SessionId::derive(&request.caller.principal, &request.client_request_id);
-        let session = id.clone();
-        let known = self.read(move |snapshot| snapshot.session(&id)).await?;
+        let (owner, id) = (
+            request.caller.principal.clone(),
+            request.client_request_id.clone(),
+        );
+        let session = SessionId::derive(&owner, &id);
+        // One that was imported has another id than that.
+        let known = self.read(move |snapshot| {
+            let known = snapshot.request(&owner, &id)?;
+            known.map_or(Ok(None), |known| snapshot.session(&known))
+        });
+        let known = known.await?;
         let place = match &known {
             Some(known) => {
                 must_bring_variables(known, &request)?;
@@ -136,7 +144,8 @@ impl Engine {
         let limit = request.timeout.unwrap_or(self.limits.up);
         let deadline = Instant::now() + limit;
         loop {
-            match self.admit(&request, &place, deadline).await? {
+            let admission = self.admit(&request, &place, deadline).await;
+            match admission.map_err(|failure| failure.carried_on(|| again(&request.recorded())))? {
                 Admission::Run(grant) => {
                     let mut held = Held::new(self, grant, false, limit);
                     if let Some(warning) = place.warning() {

@@ -49,7 +49,7 @@ pub(crate) fn run(work: &Work, args: &EventsArgs) -> Result<u8, Failure> {
         if !page.lines.iter().all(|line| shown(work, line)) {
             return Ok(0);
         }
-        if page.more {
+        if page.more || page.is_behind {
             continue;
         }
         if !args.follow || !output::wait_while_read(PAUSE) {

@@ -9,9 +9,10 @@ use crate::view::{
 use crate::work::Work;
 use alpine_ledger::{Depth, Imported, Ledger, Retained, Retention};
 use alpine_lifecycle::{ErrorCode, Failure, move_aside, quoted};
+use alpine_provider_api::{BranchName, RepoUrl};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -128,17 +129,24 @@ fn export(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
         return Ok(0);
     }
     new_file(file, "alpine ledger export -")?;
-    let failed = |error: io::Error| {
-        let cause = format!("`{}` can't be written: {error}", file.display());
-        Failure::new(ErrorCode::LedgerUnavailable, cause).next("alpine ledger export -")
-    };
+    let failed = |error: io::Error| unwritten(file, &error);
     let out = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(file)
         .map_err(failed)?;
-    let exported = write_export(&ledger, &out).and_then(|exported| {
+    let mut target = Target {
+        file: BufWriter::new(&out),
+        failed: None,
+    };
+    let exported = ledger.export(&mut target);
+    let exported = match target.failed {
+        // That is not the ledger's failure.
+        Some(error) => Err(failed(error)),
+        None => exported.map_err(Failure::from),
+    };
+    let exported = exported.and_then(|exported| {
         out.sync_all().map_err(failed)?;
         Ok(exported)
     });
@@ -154,8 +162,50 @@ fn export(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn write_export(ledger: &Ledger, out: &File) -> Result<alpine_ledger::Exported, Failure> {
-    Ok(ledger.export(&mut BufWriter::new(out))?)
+/// A file, and what kept it from being written.
+struct Target<'f> {
+    file: BufWriter<&'f File>,
+    failed: Option<io::Error>,
+}
+
+impl Target<'_> {
+    fn noted<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done {
+            self.failed = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        done
+    }
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.file.write(bytes);
+        self.noted(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.file.flush();
+        self.noted(done)
+    }
+}
+
+/// What kept a file from being written, and the command that shows it.
+fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    let is_full = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    );
+    let next = if is_full {
+        let dir = file.parent().filter(|dir| *dir != Path::new(""));
+        let dir = dir.unwrap_or(Path::new("."));
+        format!("df -h {}", quoted(&dir.to_string_lossy()))
+    } else if error.kind() == io::ErrorKind::FileTooLarge {
+        "ulimit -f".to_owned()
+    } else {
+        "alpine ledger export -".to_owned()
+    };
+    let cause = format!("`{}` can't be written: {error}", file.display());
+    Failure::new(ErrorCode::LedgerUnavailable, cause).next(next)
 }
 
 fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
@@ -175,33 +225,94 @@ fn import(work: &Work, config: &Config, file: &Path) -> Result<u8, Failure> {
     home::make(&config.home.value)?;
     let path = &config.ledger.value;
     let redact = |text: &str| work.redactor().redact(text);
-    let given = quoted(&file.to_string_lossy());
-    match alpine_ledger::import(path, work.options(config), file, &redact)? {
-        Imported::Done { sessions, moved } => {
-            let document = ImportDocument::new(sessions, false, moved.as_deref());
+    let ask = |repo: &str, branch: &str| asked(repo, branch, &redact);
+    match alpine_ledger::import(path, work.options(config), file, &redact, &ask)? {
+        Imported::Done {
+            sessions,
+            left_out,
+            moved,
+        } => {
+            let document = ImportDocument::new(sessions, left_out, false, moved.as_deref());
             tell(work, &document, ImportDocument::told);
             Ok(0)
         }
-        Imported::Again { sessions } => {
-            let document = ImportDocument::new(sessions, true, None);
+        Imported::Again { sessions, left_out } => {
+            let document = ImportDocument::new(sessions, left_out, true, None);
             tell(work, &document, ImportDocument::told);
             Ok(0)
         }
-        Imported::Taken => {
-            let cause = format!(
-                "the ledger `{}` is not empty: nothing was imported",
-                path.display()
-            );
-            let other = quoted(&format!("{}.imported", path.display()));
-            let next = format!("ALPINE_LEDGER_PATH={other} alpine ledger import {given}");
-            Err(Failure::conflict(cause).next(next))
-        }
+        Imported::Taken {
+            is_copy,
+            unfinished,
+        } => Err(taken(path, file, is_copy, unfinished)),
         Imported::Refused { what } => {
             let cause = format!("`{}` can't be imported: {what}", file.display());
             Err(Failure::new(ErrorCode::LedgerIncompatible, cause)
                 .next("alpine ledger import --help"))
         }
     }
+}
+
+/// A repository of the predecessor's as `up` asks for it, and the command that does; credentials in its address are left
+/// out, as `up` refuses them.
+fn asked(repo: &str, branch: &str, redact: &dyn Fn(&str) -> String) -> (String, String) {
+    // Only a relative path needs it.
+    let directory = std::env::current_dir().unwrap_or_default();
+    let parsed = RepoUrl::parse(&without_credentials(repo), &directory).ok();
+    // A relative path may have been another directory's: then it stays what it was.
+    let is_relative = !repo.starts_with('/') && !repo.contains("://");
+    let is_elsewhere = |path: &Path| is_relative && !path.is_dir();
+    let known = parsed.filter(|found| !found.local_path().is_some_and(is_elsewhere));
+    let address = known.as_ref().map_or(repo, RepoUrl::as_str);
+    let shown = redact(address);
+    let up = match BranchName::new(branch) {
+        Some(_) if shown == address && known.is_some() => {
+            format!("alpine up {} --branch {}", quoted(address), quoted(branch))
+        }
+        Some(_) | None => "alpine up --help".to_owned(),
+    };
+    (shown, up)
+}
+
+/// A URL without the credentials in it. Who logs in by a key still says as whom.
+fn without_credentials(repo: &str) -> String {
+    let parts = repo.split_once("://").and_then(|(scheme, rest)| {
+        let (authority, path) = rest.split_at(rest.find('/')?);
+        let (user, host) = authority.rsplit_once('@')?;
+        Some((scheme, user, host, path))
+    });
+    let Some((scheme, user, host, path)) = parts else {
+        return repo.to_owned();
+    };
+    if !scheme.eq_ignore_ascii_case("ssh") {
+        return format!("{scheme}://{host}{path}");
+    }
+    let user = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}@{host}{path}")
+}
+
+/// Refuses an import over what is there. A copy of the ledger never stands beside it: bearing one id, each would take the
+/// other's sandboxes for nobody's, and a `reconcile` would end them.
+fn taken(path: &Path, file: &Path, is_copy: bool, unfinished: u64) -> Failure {
+    let mut cause = format!(
+        "the ledger `{}` is not empty: nothing was imported",
+        path.display()
+    );
+    let import = format!("alpine ledger import {}", quoted(&file.to_string_lossy()));
+    if !is_copy {
+        let other = quoted(&format!("{}.imported", path.display()));
+        return Failure::conflict(cause).next(format!("ALPINE_LEDGER_PATH={other} {import}"));
+    }
+    let instead = format!("{} && {import}", move_aside(path, "replaced"));
+    cause.push_str("; the file is a copy of this very ledger, which can only take its place");
+    if unfinished == 0 {
+        return Failure::conflict(cause).next(instead);
+    }
+    let first = format!(
+        ", and does not know what has begun since: bring down its unfinished sessions ({unfinished}) first, then: {instead}"
+    );
+    cause.push_str(&first);
+    Failure::conflict(cause).next("alpine list --all")
 }
 
 fn compact(work: &Work, config: &Config, force: bool) -> Result<u8, Failure> {
@@ -230,4 +341,25 @@ fn compact(work: &Work, config: &Config, force: bool) -> Result<u8, Failure> {
         CompactDocument::told,
     );
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unwritten;
+    use std::io;
+    use std::path::Path;
+
+    #[test]
+    fn a_full_disk_is_looked_at_where_the_export_goes() {
+        let next = |file: &str, kind: io::ErrorKind| {
+            let failure = unwritten(Path::new(file), &kind.into());
+            assert!(failure.cause.contains(file), "{failure}");
+            failure.next_step
+        };
+        let full = io::ErrorKind::StorageFull;
+        assert_eq!(next("/a b/out", full), "df -h '/a b'");
+        assert_eq!(next("out", full), "df -h .");
+        let denied = io::ErrorKind::PermissionDenied;
+        assert_eq!(next("out", denied), "alpine ledger export -");
+    }
 }

@@ -11,6 +11,13 @@ use tokio::sync::mpsc;
 pub(crate) fn run(work: &Work, args: &LogsArgs) -> Result<u8, Failure> {
     let config = Config::load(&work.variables)?;
     let reached = work.reach(&config, &args.session, "logs")?;
+    let session = &reached.session;
+    if session.state.is_terminal() && !session.destroy_pending {
+        // Not every provider knows a sandbox that is no more; one that was imported never was.
+        reached
+            .ready()
+            .map_err(|failure| without(failure, &reached))?;
+    }
     let log = match args.step {
         Some(LogStep::Install) => LogName::Install,
         Some(LogStep::Agent) => LogName::Agent,
@@ -59,23 +66,25 @@ async fn show(
     }
 }
 
-/// A session that has no sandbox any more is told as `open` and `exec` tell it.
 fn failed(error: &ProviderError, reached: &Reached) -> Failure {
     let gone = matches!(error.kind, ErrorKind::NotFound | ErrorKind::Destroyed);
     match reached.ready() {
-        Err(mut failure) if gone => {
-            failure
-                .cause
-                .push_str(", and without its sandbox there are no logs");
-            let last = reached.session.last_error.as_ref();
-            if last.is_some_and(|last| last.error_code == ErrorCode::InstallFailed.as_str()) {
-                let told = "; `alpine status` shows the last lines of the install step";
-                failure.cause.push_str(told);
-            }
-            failure
-        }
+        Err(failure) if gone => without(failure, reached),
         Ok(()) | Err(_) => provider_failed("logs", error, reached),
     }
+}
+
+/// A session that has no sandbox any more is told as `open` and `exec` tell it.
+fn without(mut failure: Failure, reached: &Reached) -> Failure {
+    failure
+        .cause
+        .push_str(", and without its sandbox there are no logs");
+    let last = reached.session.last_error.as_ref();
+    if last.is_some_and(|last| last.error_code == ErrorCode::InstallFailed.as_str()) {
+        let told = "; `alpine status` shows the last lines of the install step";
+        failure.cause.push_str(told);
+    }
+    failure
 }
 
 /// Takes a piece of the log. Whether somebody still reads it.

@@ -41,9 +41,12 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     config.agents.check(&request.agent)?;
     let interrupt = signals::interrupt()?;
     let ledger = work.ledger(&config)?;
-    let id = SessionId::derive(&request.caller.principal, &request.client_request_id);
+    let (owner, id) = (&request.caller.principal, &request.client_request_id);
     // A session that is there already is answered for, whatever this caller's path finds.
-    if ledger.read(|snapshot| snapshot.session(&id))?.is_none() {
+    if ledger
+        .read(|snapshot| snapshot.request(owner, id))?
+        .is_none()
+    {
         ask::startable(&config, &work.variables, &request)?;
     }
     let (watch, display) = Display::start(&work.output);

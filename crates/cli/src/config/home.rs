@@ -42,6 +42,11 @@ pub(crate) fn check(home: &Path) -> Result<(), Failure> {
     if !found.is_dir() {
         return Err(unusable(home, "it is not a directory", "ls -ld"));
     }
+    let is_exposed = found.mode() & 0o022 != 0;
+    if is_exposed && found.mode() & 0o1000 != 0 {
+        let shared = unusable(home, "it is everybody's", "ls -ld");
+        return Err(shared.next("export ALPINE_HOME=\"$HOME\"/.alpine"));
+    }
     if !is_ours(&found) {
         return Err(unusable(
             home,
@@ -49,7 +54,7 @@ pub(crate) fn check(home: &Path) -> Result<(), Failure> {
             "sudo chown \"$(id -u)\"",
         ));
     }
-    if found.mode() & 0o022 != 0 {
+    if is_exposed {
         return Err(unusable(home, "others may write it", "chmod go-w"));
     }
     Ok(())

@@ -59,6 +59,7 @@ pub(crate) struct ExportDocument {
 pub(crate) struct ImportDocument {
     schema_version: &'static str,
     sessions: u64,
+    left_out: u64,
     reused: bool,
     moved_to: Option<String>,
 }
@@ -167,10 +168,11 @@ impl ExportDocument {
 }
 
 impl ImportDocument {
-    pub(crate) fn new(sessions: u64, reused: bool, moved: Option<&Path>) -> Self {
+    pub(crate) fn new(sessions: u64, left_out: u64, reused: bool, moved: Option<&Path>) -> Self {
         Self {
             schema_version: VERSION,
             sessions,
+            left_out,
             reused,
             moved_to: moved.map(shown),
         }
@@ -188,7 +190,13 @@ impl ImportDocument {
         let moved = moved.map_or(String::new(), |path| {
             format!("\nthe imported file is kept: {path}")
         });
-        format!("imported {sessions} sessions{moved}")
+        let left_out = match self.left_out {
+            0 => String::new(),
+            count => format!(
+                "\nleft out: {count} requests and durable objects of no session in the file"
+            ),
+        };
+        format!("imported {sessions} sessions{left_out}{moved}")
     }
 }
 

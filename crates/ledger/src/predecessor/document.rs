@@ -1,7 +1,7 @@
-//! The document, read leniently: fields that are empty may be absent.
+//! The document, read leniently: fields that are empty may be absent, or `null`.
 
 use super::session::Rows;
-use crate::import::Redact;
+use crate::import::{Ask, Redact};
 use crate::store::Store;
 use crate::tables::{
     ATTEMPTS, EVENTS, Key, LEASES, OPERATIONS, REQUESTS, SESSION_OPERATIONS, SESSIONS, TRANSITIONS,
@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Deserialize)]
 pub(crate) struct Document {
     schema_version: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     sessions: BTreeMap<String, Session>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) idempotency: BTreeMap<String, Request>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) durable_objects: BTreeMap<String, Object>,
 }
 
@@ -29,15 +29,23 @@ pub(crate) struct Document {
 #[serde(default)]
 #[derive(Default)]
 pub(super) struct Session {
+    #[serde(deserialize_with = "or_default")]
     pub(super) session_id: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) principal_id: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) owner_principal_id: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) repo_url: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) branch: String,
     pub(super) target_commit_sha: Option<String>,
     pub(super) browser_opened: Option<bool>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) state: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) state_transitions: Vec<Transition>,
+    #[serde(deserialize_with = "or_default")]
     pub(super) operation_history: Vec<Operation>,
     pub(super) last_error: Option<Failure>,
     pub(super) started_at: Time,
@@ -47,6 +55,7 @@ pub(super) struct Session {
     pub(super) updated_at: Time,
     pub(super) durable_object_id: Option<String>,
     pub(super) persist_attempt: Value,
+    #[serde(deserialize_with = "or_default")]
     pub(super) history_truncated: bool,
 }
 
@@ -54,10 +63,14 @@ pub(super) struct Session {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Transition {
+    #[serde(deserialize_with = "or_default")]
     pub(super) state: String,
     pub(super) timestamp: Time,
+    #[serde(deserialize_with = "or_default")]
     pub(super) actor: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) reason: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) operation_id: String,
 }
 
@@ -65,10 +78,13 @@ pub(super) struct Transition {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Operation {
+    #[serde(deserialize_with = "or_default")]
     pub(super) operation_id: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) action: String,
     pub(super) started_at: Time,
     pub(super) completed_at: Time,
+    #[serde(deserialize_with = "or_default")]
     pub(super) terminal_state: String,
 }
 
@@ -76,10 +92,15 @@ pub(super) struct Operation {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Failure {
+    #[serde(deserialize_with = "or_default")]
     pub(super) error_code: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) cause: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) next_step: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) retryable: bool,
+    #[serde(deserialize_with = "or_default")]
     pub(super) operation_id: String,
 }
 
@@ -87,7 +108,9 @@ pub(super) struct Failure {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Request {
+    #[serde(deserialize_with = "or_default")]
     pub(super) operation_id: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) session_id: String,
 }
 
@@ -95,6 +118,7 @@ pub(super) struct Request {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Object {
+    #[serde(deserialize_with = "or_default")]
     pub(super) durable_object_id: String,
     pub(super) persisted_at: Time,
     pub(super) payload: Value,
@@ -103,6 +127,13 @@ pub(super) struct Object {
 /// A time, if there is one: RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Time(pub(super) Option<Timestamp>);
+
+/// A field that is empty may say so.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -165,13 +196,33 @@ impl Document {
         Ok(document)
     }
 
+    /// How many requests and durable objects are of no session in the file, or can't be told whose they are.
+    pub(crate) fn left_out(&self) -> u64 {
+        let has = |session: &String| self.sessions.contains_key(session);
+        // A `down` is answered from its session, whatever its key was.
+        let is_whole = |key: &str| {
+            key.starts_with("down:") || key.strip_prefix("up:").is_some_and(|key| key.contains(':'))
+        };
+        let requests = self.idempotency.iter();
+        let requests = requests.filter(|(key, of)| !has(&of.session_id) || !is_whole(key));
+        let objects = self.durable_objects.iter();
+        let objects =
+            objects.filter(|(of, object)| !has(of) || object.durable_object_id.is_empty());
+        (requests.count() + objects.count()) as u64
+    }
+
     /// Writes all of it as rows. How many sessions there are.
-    pub(crate) fn write(&self, store: &Store<'_>, redact: Redact<'_>) -> Result<u64, LedgerError> {
+    pub(crate) fn write(
+        &self,
+        store: &Store<'_>,
+        redact: Redact<'_>,
+        ask: Ask<'_>,
+    ) -> Result<u64, LedgerError> {
         let now = store.site.options.clock.now();
         let mut names = BTreeSet::new();
         let mut seq = 0;
         for (id, session) in &self.sessions {
-            let rows = Rows::new(self, session, now, redact);
+            let rows = Rows::new(self, session, now, redact, ask);
             put_all(store, &rows)?;
             for (who, id) in &rows.requests {
                 let key = Key::text(who).and_last(id);

@@ -2,7 +2,7 @@
 
 use super::document::{Document, Object, Session};
 use super::history::{imported, operations, transitions};
-use crate::import::Redact;
+use crate::import::{Ask, Redact};
 use crate::snapshot::{IMPORTED, RequestRow};
 use crate::{
     Action, ErrorRecord, LeaseRecord, NewSession, OperationId, OperationRecord, OperationState,
@@ -60,7 +60,9 @@ impl Rows {
         from: &Session,
         now: Timestamp,
         redact: Redact<'_>,
+        ask: Ask<'_>,
     ) -> Self {
+        let (repo_url, up) = ask(&from.repo_url, &from.branch);
         let session_id = SessionId::from_recorded(&from.session_id);
         let object = document
             .durable_objects
@@ -79,7 +81,7 @@ impl Rows {
             .map_or_else(|| first_up.clone(), |last| last.operation_id.clone());
         let transitions = transitions(from, before, after, &latest, now, redact);
         let last_error = (after == State::Failed || from.last_error.is_some())
-            .then(|| error(from, before, &latest, redact));
+            .then(|| error(from, before, &latest, &up, redact));
         for operation in &mut operations {
             if operation.state == OperationState::Failed {
                 operation.error.clone_from(&last_error);
@@ -100,7 +102,7 @@ impl Rows {
             } else {
                 now
             },
-            ..record(from, &session_id, &requests, now, redact)
+            ..record(from, &session_id, &requests, now, repo_url)
         };
         Self {
             lease: LeaseRecord {
@@ -158,7 +160,7 @@ fn record(
     id: &SessionId,
     requests: &[(String, String)],
     now: Timestamp,
-    redact: Redact<'_>,
+    repo_url: String,
 ) -> SessionRecord {
     let operation = OperationId::derive(id, "up", 0);
     SessionRecord {
@@ -170,7 +172,7 @@ fn record(
                 .find(|(who, _)| who == from.owner())
                 .map(|(_, id)| id.clone())
                 .unwrap_or_default(),
-            repo_url: redact(&from.repo_url),
+            repo_url,
             branch: from.branch.clone(),
             public: false,
             provider: "local".to_owned(),
@@ -240,13 +242,9 @@ fn error(
     from: &Session,
     before: State,
     operation: &OperationId,
+    up: &str,
     redact: Redact<'_>,
 ) -> ErrorRecord {
-    let up = format!(
-        "alpine up {} --branch {}",
-        redact(&from.repo_url),
-        from.branch
-    );
     match from
         .last_error
         .as_ref()
@@ -267,7 +265,7 @@ fn error(
         None => ErrorRecord {
             error_code: "ERR_INTERRUPTED".to_owned(),
             cause: format!("it was imported as `{before}`, without a sandbox"),
-            next_step: up,
+            next_step: up.to_owned(),
             retryable: false,
             operation_id: Some(operation.clone()),
             exit_code: 1,

@@ -1,7 +1,7 @@
 //! Which files are accepted as a ledger, and which are left alone.
 
 use crate::full_disk::hindrance;
-use crate::world::{World, kind, names, request};
+use crate::world::{World, as_it_is, kind, names, request};
 use alpine_ledger::{Admission, Hindrance, Ledger, LedgerError, ListQuery, Options, SessionId};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -414,7 +414,7 @@ fn a_newer_schema_is_read_and_not_written() {
     // What a newer version knows of the rows is not known here: nothing is made of some of them.
     let other = dir.path().join("other.redb");
     let backup = dir.path().join("saved");
-    let import = alpine_ledger::import(&other, Options::new(), &backup, &str::to_owned);
+    let import = alpine_ledger::import(&other, Options::new(), &backup, &str::to_owned, &as_it_is);
     let compact = alpine_ledger::compact(&path, Options::new(), true).map(|_| ());
     let repair = alpine_ledger::repair(&path, Options::new()).map(|_| ());
     for refused in [import.map(|_| ()), compact, repair] {

@@ -3,7 +3,7 @@
 //! `ALPINE_WRITE_FIXTURE=1 cargo test -p alpine-ledger --test ledger fixtures` writes this version's, unless it is there.
 
 use crate::upkeep::{exported, filled};
-use crate::world::{World, options_of, request};
+use crate::world::{World, as_it_is, options_of, request};
 use alpine_ledger::{
     Action, Admission, Depth, Holder, Imported, Ledger, ListQuery, Options, Page, State, check,
     compact, import,
@@ -132,12 +132,13 @@ fn exports_of_every_version_hold_the_same_and_come_back() {
         let (dir, path) = copy(&file);
         let ledger = Ledger::open(&path, Options::new()).unwrap();
         let place = dir.path().join("imported.redb");
-        let done = import(&place, Options::new(), &export, &str::to_owned).unwrap();
+        let done = import(&place, Options::new(), &export, &str::to_owned, &as_it_is).unwrap();
         let sessions = list(&ledger).sessions.len() as u64;
         assert_eq!(
             done,
             Imported::Done {
                 sessions,
+                left_out: 0,
                 moved: None
             }
         );

@@ -1,7 +1,7 @@
 //! Export and import: the same ledger comes back, or nothing is changed.
 
 use crate::upkeep::{exported, full};
-use crate::world::{BEGUN, World, error, kind, options_of, request};
+use crate::world::{BEGUN, World, as_it_is, error, kind, options_of, request};
 use alpine_ledger::{
     Acquired, Action, Admission, Conflict, Depth, Found, Imported, Ledger, LedgerError, ListQuery,
     OperationState, Options, Retention, SessionId, State, check, import,
@@ -20,9 +20,8 @@ fn empty() -> (TempDir, std::path::PathBuf) {
 }
 
 fn run(path: &Path, from: &Path) -> Result<Imported, LedgerError> {
-    import(path, Options::new(), from, &|text| {
-        text.replace("hunter2", "[redacted]")
-    })
+    let redact = |text: &str| text.replace("hunter2", "[redacted]");
+    import(path, Options::new(), from, &redact, &as_it_is)
 }
 
 fn sound(path: &Path) {
@@ -75,6 +74,7 @@ fn an_export_comes_back_as_it_was_and_no_fence_goes_down() {
         done,
         Imported::Done {
             sessions: 15,
+            left_out: 0,
             moved: None
         }
     );
@@ -116,9 +116,13 @@ fn the_fences_of_an_import_are_above_all_that_were_taken_before_it() {
     let file = dir.path().join("backup");
     world.ledger.backup(&file).unwrap();
     world.clock.advance(Duration::from_secs(3600));
-    import(&path, options_of(&world.clock), &file, &|text| {
-        text.to_owned()
-    })
+    import(
+        &path,
+        options_of(&world.clock),
+        &file,
+        &str::to_owned,
+        &as_it_is,
+    )
     .unwrap();
     let ledger = Ledger::open(&path, options_of(&world.clock)).unwrap();
     let now = BEGUN + 3_600_000;
@@ -138,9 +142,13 @@ fn fences_grow_without_the_clocks_help() {
     world.ledger.backup(&file).unwrap();
     let restored = || {
         fs::remove_file(world.path()).unwrap();
-        import(&world.path(), options_of(&world.clock), &file, &|text| {
-            text.to_owned()
-        })
+        import(
+            &world.path(),
+            options_of(&world.clock),
+            &file,
+            &str::to_owned,
+            &as_it_is,
+        )
         .unwrap();
         world.other(|_| {})
     };
@@ -196,6 +204,7 @@ fn a_backup_comes_back_too() {
         done,
         Imported::Done {
             sessions: 15,
+            left_out: 0,
             moved: None
         }
     );
@@ -215,11 +224,37 @@ fn the_same_file_twice_is_one_import_and_another_is_refused() {
     fs::write(&file, exported(&world.ledger)).unwrap();
     run(&path, &file).unwrap();
     let before = exported(&Ledger::open_read(&path, Options::new()).unwrap());
-    assert_eq!(run(&path, &file).unwrap(), Imported::Again { sessions: 15 });
+    assert_eq!(
+        run(&path, &file).unwrap(),
+        Imported::Again {
+            sessions: 15,
+            left_out: 0
+        }
+    );
     let other = dir.path().join("other.jsonl");
     world.up(&request("me", "one more"));
     fs::write(&other, exported(&world.ledger)).unwrap();
-    assert_eq!(run(&path, &other).unwrap(), Imported::Taken);
+    let backup = dir.path().join("backup");
+    world.ledger.backup(&backup).unwrap();
+    let taken = |is_copy, unfinished| Imported::Taken {
+        is_copy,
+        unfinished,
+    };
+    let unfinished = |path| {
+        let done = run(path, &other).unwrap();
+        let Imported::Taken { unfinished, .. } = done else {
+            panic!("{done:?}")
+        };
+        unfinished
+    };
+    let now = unfinished(&path);
+    for copy in [&other, &backup] {
+        assert_eq!(run(&path, copy).unwrap(), taken(true, now));
+        assert_eq!(run(&world.path(), copy).unwrap(), taken(true, now + 1));
+    }
+    let predecessors = dir.path().join("sessions.json");
+    fs::write(&predecessors, predecessor().to_string()).unwrap();
+    assert_eq!(run(&path, &predecessors).unwrap(), taken(false, now));
     let after = exported(&Ledger::open_read(&path, Options::new()).unwrap());
     assert_eq!(after, before);
 }
@@ -373,6 +408,7 @@ fn the_predecessors_sessions_come_along() {
         run(&path, &file).unwrap(),
         Imported::Done {
             sessions: 29,
+            left_out: 0,
             moved: None
         }
     );
@@ -474,7 +510,7 @@ fn what_was_imported_is_kept_from_then_on_however_old_it_is() {
     let file = dir.path().join("sessions.json");
     fs::write(&file, predecessor().to_string()).unwrap();
     let clock = World::new().clock;
-    import(&path, options_of(&clock), &file, &str::to_owned).unwrap();
+    import(&path, options_of(&clock), &file, &str::to_owned, &as_it_is).unwrap();
     let ledger = Ledger::open(&path, options_of(&clock)).unwrap();
     let gone = || ledger.retain(&Retention::default(), 100).unwrap().sessions;
     clock.advance(Duration::from_secs(24 * 60 * 60) * 90);
@@ -561,12 +597,19 @@ fn the_predecessors_file_is_replaced_where_it_stands_and_kept() {
         done,
         Imported::Done {
             sessions: 29,
+            left_out: 0,
             moved: Some(kept.clone())
         }
     );
     assert_eq!(fs::read_to_string(&kept).unwrap(), bytes);
     sound(&path);
-    assert_eq!(run(&path, &kept).unwrap(), Imported::Again { sessions: 29 });
+    assert_eq!(
+        run(&path, &kept).unwrap(),
+        Imported::Again {
+            sessions: 29,
+            left_out: 0
+        }
+    );
 }
 
 #[test]
@@ -593,8 +636,158 @@ fn a_pipe_is_not_waited_for() {
     let (dir, path) = empty();
     let pipe = dir.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
-    let error = run(&path, &pipe).unwrap_err();
-    assert_eq!(kind(&error), "unavailable");
+    let done = run(&path, &pipe).unwrap();
+    assert!(matches!(done, Imported::Refused { .. }), "{done:?}");
+}
+
+/// What has to be true of the ledger's own file has not of a backup, and neither is written.
+#[test]
+fn a_backup_is_taken_through_a_link_whoever_may_read_it() {
+    let world = full();
+    let (dir, path) = empty();
+    let (file, link) = (dir.path().join("backup"), dir.path().join("latest"));
+    world.ledger.backup(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::hard_link(&file, dir.path().join("another")).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let before = fs::read(&file).unwrap();
+    let done = run(&path, &link).unwrap();
+    assert!(matches!(done, Imported::Done { sessions: 15, .. }));
+    assert_eq!(fs::read(&file).unwrap(), before);
+    sound(&path);
+    assert_eq!(
+        run(&path, &file).unwrap(),
+        Imported::Again {
+            sessions: 15,
+            left_out: 0
+        }
+    );
+}
+
+#[test]
+fn a_damaged_backup_is_not_taken_for_a_damaged_ledger() {
+    let world = full();
+    let (dir, path) = empty();
+    let file = dir.path().join("backup");
+    world.ledger.backup(&file).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let wanted = b"https://example.com/repo.git";
+    let places = 0..bytes.len() - wanted.len();
+    for at in places {
+        if bytes[at..].starts_with(wanted) {
+            bytes[at] ^= 1;
+        }
+    }
+    for damaged in [&bytes[..], &bytes[..4096]] {
+        fs::write(&file, damaged).unwrap();
+        let done = run(&path, &file).unwrap();
+        let Imported::Refused { what } = done else {
+            panic!("{done:?}")
+        };
+        assert!(what.starts_with("it is damaged: "), "{what}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn what_is_empty_may_be_null() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    let bare = json!({"schema_version": "v1", "session_id": id(1), "principal_id": "me", "state": "ready"});
+    let with = |session: Value| json!({"schema_version": "v1", "sessions": {id(1): session}});
+    let imported = |document: &Value| {
+        fs::write(&file, document.to_string()).unwrap();
+        let done = run(&path, &file).unwrap();
+        let Imported::Done { sessions, .. } = done else {
+            panic!("{done:?}: {document}")
+        };
+        sound(&path);
+        fs::remove_file(&path).unwrap();
+        sessions
+    };
+    for field in [
+        "owner_principal_id",
+        "repo_url",
+        "branch",
+        "target_commit_sha",
+        "opencode_url",
+        "browser_opened",
+        "state_transitions",
+        "operation_history",
+        "last_error",
+        "started_at",
+        "durable_object_id",
+        "persist_attempt",
+        "history_truncated",
+        "lock",
+    ] {
+        let mut session = bare.clone();
+        session[field] = Value::Null;
+        assert_eq!(imported(&with(session)), 1, "{field}");
+    }
+    let mut session = bare.clone();
+    session["operation_history"] =
+        json!([{"operation_id": "op_1", "action": "up", "terminal_state": null}]);
+    session["state_transitions"] =
+        json!([{"state": "ready", "actor": null, "reason": null, "operation_id": null}]);
+    session["last_error"] = json!({"error_code": null, "cause": null, "retryable": null});
+    assert_eq!(imported(&with(session)), 1);
+    for field in ["sessions", "idempotency", "durable_objects"] {
+        let mut document = json!({"schema_version": "v1"});
+        document[field] = Value::Null;
+        assert_eq!(imported(&document), 0, "{field}");
+    }
+}
+
+#[test]
+fn what_is_of_no_session_is_counted() {
+    let (dir, path) = empty();
+    let file = dir.path().join("sessions.json");
+    let mut old = predecessor();
+    let of =
+        |session: String| json!({"operation_id": "op_1", "session_id": session, "action": "up"});
+    old["idempotency"]["up:me:lost"] = of(id(1000));
+    old["idempotency"]["sideways"] = of(id(1));
+    old["idempotency"]["up:me:found"] = of(id(1));
+    old["durable_objects"][id(1000)] = json!({"durable_object_id": "obj_1", "payload": {}});
+    old["durable_objects"][id(1)] = json!({"payload": {}});
+    fs::write(&file, old.to_string()).unwrap();
+    let done = run(&path, &file).unwrap();
+    assert!(
+        matches!(done, Imported::Done { left_out: 4, .. }),
+        "{done:?}"
+    );
+    let again = run(&path, &file).unwrap();
+    assert!(
+        matches!(again, Imported::Again { left_out: 4, .. }),
+        "{again:?}"
+    );
+}
+
+/// Whatever an import takes is told to be imported, and nothing else is.
+#[test]
+fn a_predecessors_file_without_sessions_is_known_as_one() {
+    for (text, known) in [
+        (r#"{"schema_version": "v1"}"#, "predecessor"),
+        (
+            r#"{"schema_version": "v1", "sessions": null}"#,
+            "predecessor",
+        ),
+        (
+            r#"{"schema_version": "v1", "sessions": []}"#,
+            "incompatible",
+        ),
+        (r#"{"colour": "blue"}"#, "incompatible"),
+    ] {
+        let (_dir, path) = empty();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let error = Ledger::open(&path, Options::new()).unwrap_err();
+        assert_eq!(kind(&error), known, "{text}");
+        let done = run(&path, &path).unwrap();
+        let is_done = matches!(done, Imported::Done { sessions: 0, .. });
+        assert_eq!(is_done, known == "predecessor", "{text}: {done:?}");
+    }
 }
 
 #[test]

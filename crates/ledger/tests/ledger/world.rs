@@ -47,6 +47,11 @@ impl Clock for TestClock {
     }
 }
 
+/// Takes the predecessor's repositories over as they are.
+pub(crate) fn as_it_is(repo: &str, branch: &str) -> (String, String) {
+    (repo.to_owned(), format!("bring up {branch}"))
+}
+
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) clock: Arc<TestClock>,

@@ -181,6 +181,19 @@ async fn a_signal_ends_the_wait_for_a_busy_ledger() {
         (failure.code, failure.exit_code),
         (ErrorCode::Interrupted, 143)
     );
+    let next = &failure.next_step;
+    assert!(next.starts_with("alpine up "), "{next}");
+    assert!(next.contains(" --client-request-id one "), "{next}");
+    let request = DownRequest {
+        discard: Some("d1".to_owned()),
+        reason: Some("for good".to_owned()),
+        ..down_request("a-name")
+    };
+    // The wish to stop is there already.
+    let failure = world.engine.down(request).await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Interrupted);
+    let next = "alpine down a-name --discard d1 --reason 'for good'";
+    assert_eq!(failure.next_step, next);
     drop(writer);
 }
 

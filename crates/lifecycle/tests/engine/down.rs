@@ -661,10 +661,10 @@ async fn anothers_session_is_forbidden_and_admins_leave_a_record() {
         world.engine.down(ask(&other, None)).await.unwrap_err().code,
         ErrorCode::SessionForbidden
     );
-    assert_eq!(
-        world.engine.down(ask(&admin, None)).await.unwrap_err().code,
-        ErrorCode::Usage
-    );
+    for none in [None, Some(" "), Some("…")] {
+        let failure = world.engine.down(ask(&admin, none)).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Usage, "{none:?}");
+    }
     assert_eq!(world.state("one"), Some(State::Ready));
     world
         .engine

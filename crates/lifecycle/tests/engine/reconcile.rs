@@ -617,7 +617,10 @@ async fn a_saved_stray_sandbox_whose_record_was_cut_off_is_saved_with_the_same_b
 fn import_backup(world: &mut World, backup: &std::path::Path) {
     let path = world.ledger_path();
     std::fs::remove_file(&path).unwrap();
-    alpine_ledger::import(&path, Options::new(), backup, &|text| text.to_owned()).unwrap();
+    alpine_ledger::import(&path, Options::new(), backup, &str::to_owned, &|repo, _| {
+        (repo.to_owned(), String::new())
+    })
+    .unwrap();
     world.engine.ledger = Ledger::open(&path, Options::new()).unwrap();
 }
 

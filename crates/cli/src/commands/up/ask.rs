@@ -5,6 +5,7 @@ use crate::args::UpArgs;
 use crate::config::{Config, LOCAL, Variables, duration, is_variable, passed};
 use crate::parse::usage;
 use crate::work::Work;
+use alpine_ledger::State;
 use alpine_lifecycle::{ErrorCode, Failure, UNKEPT, UpRequest, preflight, quoted};
 use alpine_provider_api::{BranchName, RepoUrl, RepoUrlError, Secret};
 use rustix::fs::Access;
@@ -23,6 +24,12 @@ pub(super) fn request(
 ) -> Result<UpRequest, Failure> {
     let caller = config.caller()?;
     let repo = repo(&args.repo)?;
+    if let Err(missing) = present(&repo) {
+        let id = args.client_request_id.as_deref();
+        if !id.is_some_and(|id| is_answered(work, config, &caller.principal, id)) {
+            return Err(missing);
+        }
+    }
     let branch = branch(args.branch.as_deref().unwrap_or_default())?;
     args.name.as_deref().map_or(Ok(()), name)?;
     let client_request_id = match args.client_request_id {
@@ -82,14 +89,14 @@ pub(super) fn request(
     })
 }
 
-/// A repository; one on this machine has to be there.
+/// A repository's address.
 fn repo(given: &str) -> Result<RepoUrl, Failure> {
     let invalid =
         |cause: String| Failure::new(ErrorCode::InvalidRepoUrl, cause).next("alpine up --help");
     // Only a relative path needs it.
     let directory = std::env::current_dir();
     let parsed = RepoUrl::parse(given, directory.as_deref().unwrap_or(Path::new("")));
-    let repo = parsed.map_err(|error| match error {
+    parsed.map_err(|error| match error {
         RepoUrlError::Relative => {
             let why = directory.err().map(|error| error.to_string());
             let why = why.unwrap_or_else(|| error.to_string());
@@ -108,22 +115,44 @@ fn repo(given: &str) -> Result<RepoUrl, Failure> {
         | RepoUrlError::Transport(_)
         | RepoUrlError::PlainHttp
         | RepoUrlError::Part(_) => invalid(error.to_string()),
-    })?;
-    if let Some(path) = repo.local_path() {
-        let shown = path.to_string_lossy();
-        if !path.is_dir() {
-            return Err(invalid(format!("there is no directory `{shown}`"))
-                .next(format!("ls -ld {}", quoted(&shown))));
-        }
-        if !is_repository(path) {
-            let cause = format!("`{shown}` is not the top of a git repository");
-            return Err(invalid(cause).next(format!(
-                "git -C {} rev-parse --show-toplevel",
-                quoted(&shown)
-            )));
-        }
-    }
-    Ok(repo)
+    })
+}
+
+/// A repository on this machine has to be there.
+fn present(repo: &RepoUrl) -> Result<(), Failure> {
+    let Some(path) = repo.local_path() else {
+        return Ok(());
+    };
+    let shown = path.to_string_lossy();
+    let (cause, next) = if !path.is_dir() {
+        let cause = format!("there is no directory `{shown}`");
+        (cause, format!("ls -ld {}", quoted(&shown)))
+    } else if !is_repository(path) {
+        let cause = format!("`{shown}` is not the top of a git repository");
+        let next = format!("git -C {} rev-parse --show-toplevel", quoted(&shown));
+        (cause, next)
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(ErrorCode::InvalidRepoUrl, cause).next(next))
+}
+
+/// Whether the ledger answers the request, and nothing of the repository is needed any more.
+fn is_answered(work: &Work, config: &Config, owner: &str, id: &str) -> bool {
+    let state = work.ledger_to_read(config).and_then(|ledger| {
+        let state = ledger.read(|snapshot| {
+            let session = snapshot.request(owner, id)?;
+            let session = session.map(|id| snapshot.session(&id)).transpose()?;
+            Ok(session.flatten().map(|session| session.state))
+        });
+        Ok(state?)
+    });
+    let needs_it = |state| {
+        use State::{Installing, Provisioning, RepoSyncing, Requested};
+        matches!(state, Requested | Provisioning | RepoSyncing | Installing)
+    };
+    // What is wrong with the ledger is told by who needs it.
+    state.is_ok_and(|state| state.is_some_and(|state| !needs_it(state)))
 }
 
 /// Whether a directory looks like a repository: with a working tree, or bare. git itself is not asked, since it would
@@ -352,7 +381,8 @@ fn is_found(program: &str, variables: &Variables) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        branch, elsewhere, here, is_found, name, not_installed, repo, request_id, timeout, variable,
+        branch, elsewhere, here, is_found, name, not_installed, present, repo, request_id, timeout,
+        variable,
     };
     use crate::agents::Agents;
     use crate::config::Variables;
@@ -366,14 +396,12 @@ mod tests {
     fn repositories_on_this_machine_have_to_be_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_str().unwrap();
-        assert_eq!(code(repo(path)), "ERR_INVALID_REPO_URL");
-        assert_eq!(
-            code(repo(&format!("{path}/nowhere"))),
-            "ERR_INVALID_REPO_URL"
-        );
+        let there = |given: &str| code(repo(given).and_then(|repo| present(&repo)));
+        assert_eq!(there(path), "ERR_INVALID_REPO_URL");
+        assert_eq!(there(&format!("{path}/nowhere")), "ERR_INVALID_REPO_URL");
         std::fs::create_dir(directory.path().join(".git")).unwrap();
-        assert_eq!(code(repo(path)), "ok");
-        assert_eq!(code(repo("https://github.com/o/r")), "ok");
+        assert_eq!(there(path), "ok");
+        assert_eq!(there("https://github.com/o/r"), "ok");
     }
 
     #[test]
