@@ -44,6 +44,7 @@ mod tables;
 mod time;
 mod tx;
 mod types;
+mod unknown;
 
 pub use admission::{Acquired, Admission, Conflict, Grant};
 pub use backup::Saved;
