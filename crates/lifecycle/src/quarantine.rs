@@ -8,6 +8,7 @@ use crate::{ErrorCode, Failure};
 use alpine_ledger::{OperationLock, QuarantineRecord, SessionId, SessionRecord, Timestamp};
 use alpine_provider_api::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One look at a stray sandbox.
 #[derive(Debug)]
@@ -81,16 +82,20 @@ impl Engine {
         let id = sandbox.sandbox_id.as_str().to_owned();
         let known = self.read(move |snapshot| snapshot.quarantined(&id)).await?;
         let done = match known {
-            Some(record) => match record.durable_object_id.clone() {
-                Some(kept) => self.reap(record, &kept, sandbox).await,
-                None => self.save(record, sandbox).await,
-            },
+            Some(record) => {
+                let record = self.in_time(record).await?;
+                match record.durable_object_id.clone() {
+                    Some(kept) => self.reap(record, &kept, sandbox).await,
+                    None => self.save(record, sandbox).await,
+                }
+            }
             None => {
                 let record = QuarantineRecord {
                     sandbox_id: sandbox.sandbox_id.as_str().to_owned(),
                     provider: provider.to_owned(),
                     session_id: sandbox.session_id.clone(),
                     found_at: self.now(),
+                    grace_since: Some(self.ledger.moment()),
                     durable_object_id: None,
                     reaped_at: None,
                 };
@@ -155,8 +160,25 @@ impl Engine {
         self.destroy_stray(record, &look).await
     }
 
+    /// For how long its grace period has run; none when its beginning lies ahead of the clock, which was set back.
+    fn waited(&self, record: &QuarantineRecord) -> Option<Duration> {
+        let since = record.grace_since.clone();
+        self.ledger
+            .elapsed(&since.unwrap_or_else(|| record.found_at.into()))
+    }
+
     fn is_in_grace(&self, record: &QuarantineRecord) -> bool {
-        self.now().since(record.found_at) < self.limits.quarantine
+        self.waited(record)
+            .is_none_or(|waited| waited < self.limits.quarantine)
+    }
+
+    /// A grace period that would begin only when the clock gets there begins now.
+    async fn in_time(&self, mut record: QuarantineRecord) -> Result<QuarantineRecord, Failure> {
+        if self.waited(&record).is_none() {
+            record.grace_since = Some(self.ledger.moment());
+            self.note(record.clone()).await?;
+        }
+        Ok(record)
     }
 
     /// Destroys one in which nothing is left that is not saved, unless the grace period is not over.

@@ -86,6 +86,7 @@ pub(crate) fn filled(world: World) -> World {
                 provider: "local".to_owned(),
                 session_id: "ses_gone".to_owned(),
                 found_at: now,
+                grace_since: None,
                 durable_object_id: None,
                 reaped_at: None,
             })
