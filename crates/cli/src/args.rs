@@ -6,8 +6,10 @@ mod provider;
 pub(crate) use ledger::{LedgerArgs, LedgerCommand};
 pub(crate) use provider::{CheckArgs, ProviderArgs, ProviderCommand};
 
+use crate::config::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use std::time::Duration;
 
 /// Sandboxed sessions for a coding agent on a git branch: brought up in one command, brought down without losing a byte.
 #[derive(Debug, Parser)]
@@ -21,6 +23,9 @@ pub(crate) struct Cli {
     /// Print JSON: exactly one document on standard output; events and followed logs one a line, exec none
     #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
+    /// How long to wait for others that write the ledger, for example 2s [default: 5s, or as configured]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration, overrides_with = "lock_timeout")]
+    pub(crate) lock_timeout: Option<Duration>,
     /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -35,7 +35,8 @@ pub fn commands() -> String {
     let mut cli = Cli::command().term_width(100);
     cli.build();
     let mut page = "# Commands\n\nEvery command takes `--json`: then standard output carries exactly one JSON document, on success and on failure.\n\
-        `events` and `logs -f` write one a line; `exec` passes its command's streams on, and only its own failures are JSON, on standard error.\n".to_owned();
+        `events` and `logs -f` write one a line; `exec` passes its command's streams on, and only its own failures are JSON, on standard error.\n\n\
+        Every command takes `--lock-timeout DURATION` as well (`2s`): for so long it waits for others that write the ledger; over `[ledger] lock_timeout`.\n".to_owned();
     let own = |command: &&Command| command.get_name() != "help";
     for command in cli.get_subcommands().filter(own) {
         describe(&mut page, command);
@@ -151,7 +152,7 @@ const KEYS: [[&str; 3]; 16] = [
     [
         "[ledger] lock_timeout",
         "5 s",
-        "how long a transaction waits for another process",
+        "how long a transaction waits for another process, without `--lock-timeout`",
     ],
     [
         "[ledger] allow_network_fs",
@@ -267,7 +268,7 @@ fn describe(page: &mut String, command: &Command) {
     );
     let arguments: Vec<_> = command
         .get_arguments()
-        .filter(|argument| !["help", "json"].contains(&argument.get_id().as_str()))
+        .filter(|argument| !["help", "json", "lock_timeout"].contains(&argument.get_id().as_str()))
         .collect();
     if !arguments.is_empty() {
         page.push_str("| argument | what it is |\n|---|---|\n");

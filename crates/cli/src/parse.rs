@@ -81,8 +81,23 @@ fn own(arguments: &[OsString]) -> impl Iterator<Item = &OsString> {
     arguments.iter().take_while(|argument| *argument != "--")
 }
 
+/// The command: what comes after the flags that every command takes.
 fn first_word(arguments: &[OsString]) -> Option<&OsString> {
-    own(arguments).find(|argument| *argument != "--json")
+    let mut own = own(arguments);
+    loop {
+        let argument = own.next()?;
+        if argument == "--lock-timeout" {
+            let _value = own.next();
+        } else if argument != "--json" && !is_lock_timeout(argument) {
+            return Some(argument);
+        }
+    }
+}
+
+/// Whether it is the flag with its value.
+fn is_lock_timeout(argument: &OsString) -> bool {
+    let text = argument.to_str();
+    text.is_some_and(|text| text.starts_with("--lock-timeout="))
 }
 
 /// clap's error in our words.
@@ -182,6 +197,9 @@ mod tests {
         assert!(wants_json(&words("up --nonsense --json")));
         assert!(!wants_json(&words("exec x -- ls --json")));
         assert!(is_exec(&words("--json exec")));
+        assert!(is_exec(&words("--lock-timeout 2s --json exec")));
+        assert!(is_exec(&words("--lock-timeout=2s exec")));
+        assert!(!is_exec(&words("--lock-timeout exec")));
         assert!(!is_exec(&words("list exec")));
     }
 
@@ -204,6 +222,17 @@ mod tests {
             ("frob", "ERR_USAGE", "alpine --help"),
             ("--json", "ERR_USAGE", "alpine --help"),
             ("list --frob", "ERR_USAGE", "alpine list --help"),
+            (
+                "--lock-timeout soon list",
+                "ERR_USAGE",
+                "alpine list --help",
+            ),
+            ("list --lock-timeout 0s", "ERR_USAGE", "alpine list --help"),
+            (
+                "--lock-timeout 2s create . --branch main",
+                "ERR_COMMAND_REPLACED",
+                "alpine up --lock-timeout 2s . --branch main",
+            ),
             ("up", "ERR_USAGE", "alpine up --help"),
             (
                 "create . --branch it's",

@@ -54,6 +54,7 @@ pub fn main_with(setup: Setup) -> ExitCode {
         variables,
         secrets,
         output: output.clone(),
+        lock_timeout: None,
     };
     let done = panic::catch_unwind(AssertUnwindSafe(|| run(work, &arguments)));
     let code = match done.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))) {
@@ -75,7 +76,7 @@ fn tell(output: &Output, mut failure: Failure, arguments: &[OsString]) -> u8 {
     failure.exit_code
 }
 
-fn run(work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
+fn run(mut work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
     let asked = parse::parse(arguments)?;
     let cli = match asked {
         Asked::Command(cli) => cli,
@@ -88,6 +89,7 @@ fn run(work: Work, arguments: &[OsString]) -> Result<u8, Failure> {
             return Ok(0);
         }
     };
+    work.lock_timeout = cli.lock_timeout;
     log::start(&work.variables, &work.output.redactor)?;
     match cli.command {
         Command::Up(args) => commands::up::run(work, args),

@@ -27,6 +27,8 @@ pub(crate) struct Work {
     pub(crate) secrets: Vec<Secret<String>>,
     /// Where results go.
     pub(crate) output: Output,
+    /// `--lock-timeout`.
+    pub(crate) lock_timeout: Option<Duration>,
 }
 
 /// A session, and the provider that has it.
@@ -78,7 +80,7 @@ impl Work {
     /// How the ledger is opened.
     pub(crate) fn options(&self, config: &Config) -> Options {
         Options {
-            lock_timeout: config.lock_timeout.value,
+            lock_timeout: self.lock_timeout.unwrap_or(config.lock_timeout.value),
             lease: config.limits.lease,
             clock: self.setup.env().clock,
             allow_network_fs: config.allow_network_fs.value,

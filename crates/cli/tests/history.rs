@@ -193,6 +193,7 @@ impl World {
             provider: "local".to_owned(),
             session_id: session.to_owned(),
             found_at: self.clock.now(),
+            grace_since: None,
             durable_object_id: None,
             reaped_at: None,
         };

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use alpine_ledger::{Ledger, Options};
 use expect_test::{Expect, expect};
 use std::ffi::OsStr;
 use std::fs;
@@ -600,13 +601,58 @@ fn completions_for_every_shell() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = world.command(&["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        for flag in ["retry-persist", "lock-timeout"] {
+            assert!(script.contains(flag), "{shell}: {flag}");
+        }
+    }
+}
+
+#[test]
+fn the_flag_says_how_long_the_ledger_is_waited_for_over_the_configuration() {
+    let world = World::configured("[ledger]\nlock_timeout = '50s'\n");
+    for (arguments, value, origin, source) in [
+        (
+            &["config", "--json", "--lock-timeout", "2s"][..],
+            "2s",
+            "flag",
+            "--lock-timeout",
+        ),
+        (
+            &["--lock-timeout=70", "--json", "config"],
+            "1m 10s",
+            "flag",
+            "--lock-timeout",
+        ),
+        (&["config", "--json"], "50s", "file", "home/config.toml"),
+    ] {
+        let shown = document(&world.command(arguments).output().unwrap());
+        let mut settings = shown["settings"].as_array().unwrap().iter();
+        let found = settings.find(|setting| setting["key"] == "ledger.lock_timeout");
+        let found = found.unwrap();
+        assert_eq!(
+            (&found["value"], &found["origin"]),
+            (&value.into(), &origin.into())
+        );
         assert!(
-            String::from_utf8(output.stdout)
-                .unwrap()
-                .contains("retry-persist"),
-            "{shell}"
+            found["source"].as_str().unwrap().ends_with(source),
+            "{found}"
         );
     }
+    let ledger = Ledger::open(&world.path("home/ledger.redb"), Options::new()).unwrap();
+    let compact = [
+        "--json",
+        "--lock-timeout",
+        "70ms",
+        "ledger",
+        "compact",
+        "--force",
+    ];
+    let mut command = world.command(&compact);
+    let busy = ledger.write(|_| Ok(command.output().unwrap())).unwrap();
+    assert_eq!(failure(&busy).0, "ERR_LEDGER_UNAVAILABLE");
+    let cause = document(&busy)["cause"].to_string();
+    assert!(cause.contains("was busy for 70 ms"), "{cause}");
 }
 
 #[test]

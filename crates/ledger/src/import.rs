@@ -307,7 +307,7 @@ fn each_row<T: DeserializeOwned + Serialize>(
     })?;
     changed
         .iter()
-        .try_for_each(|(key, row)| store.put(table, key, row))
+        .try_for_each(|(key, row)| store.put_record(table, key, row))
 }
 
 /// Puts the ledger where its source stood, which keeps its bytes under another name.

@@ -189,6 +189,6 @@ impl Tx<'_> {
 
     fn put_lease(&self, token: &LeaseToken, lease: &LeaseRecord) -> Result<(), LedgerError> {
         self.store
-            .put(LEASES, token.session_id.as_str().as_bytes(), lease)
+            .put_record(LEASES, token.session_id.as_str().as_bytes(), lease)
     }
 }

@@ -44,6 +44,7 @@ mod tables;
 mod time;
 mod tx;
 mod types;
+mod unknown;
 
 pub use admission::{Acquired, Admission, Conflict, Grant};
 pub use backup::Saved;
@@ -64,7 +65,7 @@ pub use repair::{Repaired, repair};
 pub use retention::{Retained, Retention};
 pub use snapshot::Snapshot;
 pub use state::State;
-pub use time::{Clock, SystemClock, Timestamp};
+pub use time::{Clock, Moment, SystemClock, Timestamp};
 pub use tx::Tx;
 pub use types::{
     Action, AuditRecord, ErrorRecord, Event, Holder, LeaseRecord, NewSession, OperationRecord,

@@ -61,7 +61,7 @@ impl Tx<'_> {
                 store.remove(NAMES, name_key(before, name).as_bytes())?;
             }
         }
-        store.put(SESSIONS, id, after)?;
+        store.put_record(SESSIONS, id, after)?;
         store.put(BY_OWNER, owner_key(after).as_bytes(), &summary(after))?;
         if let Some(name) = &after.new.name {
             store.put(NAMES, name_key(after, name).as_bytes(), &after.session_id)?;

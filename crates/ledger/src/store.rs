@@ -3,13 +3,14 @@
 use crate::error::from_redb;
 use crate::site::Site;
 use crate::tables::end_of;
-use crate::{LedgerError, codec};
+use crate::{LedgerError, codec, unknown};
 use redb::{
     AccessGuard, Builder, ConcurrencyMode, Range, ReadOnlyTable, ReadTransaction, ReadableTable,
     Table, TableDefinition, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::any::Any;
 use std::fmt;
 use std::ops::{Bound, ControlFlow};
@@ -274,16 +275,40 @@ impl<'a> Store<'a> {
         key: &[u8],
         value: &T,
     ) -> Result<(), LedgerError> {
-        let bytes = codec::encode(table, key, value).map_err(|error| {
-            self.site
-                .unavailable("a record can't be encoded", Some(Box::new(error)))
-        })?;
+        let bytes = codec::encode(table, key, value).map_err(|error| self.unencoded(error))?;
         self.change(table, |rows| rows.insert(key, bytes.as_slice()).map(drop))
+    }
+
+    /// Writes a record, and keeps what only a newer version knows of the row that it replaces.
+    pub(crate) fn put_record<T: Serialize + DeserializeOwned>(
+        &self,
+        table: &'static str,
+        key: &[u8],
+        record: &T,
+    ) -> Result<(), LedgerError> {
+        let Some(row) = self.get::<Value>(table, key)? else {
+            return self.put(table, key, record);
+        };
+        let known = T::deserialize(&row).and_then(|known| serde_json::to_value(known));
+        let known = known.map_err(|error| {
+            self.site
+                .corrupt(format!("a row of `{table}` can't be read: {error}"))
+        })?;
+        if row == known {
+            return self.put(table, key, record);
+        }
+        let new = serde_json::to_value(record).map_err(|error| self.unencoded(error))?;
+        self.put(table, key, &unknown::kept(row, &known, new))
     }
 
     /// Removes a row, whether it was there or not.
     pub(crate) fn remove(&self, table: &'static str, key: &[u8]) -> Result<(), LedgerError> {
         self.change(table, |rows| rows.remove(key).map(drop))
+    }
+
+    fn unencoded(&self, error: serde_json::Error) -> LedgerError {
+        self.site
+            .unavailable("a record can't be encoded", Some(Box::new(error)))
     }
 
     pub(crate) fn change(

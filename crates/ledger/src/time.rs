@@ -1,5 +1,6 @@
 //! Time: milliseconds since the epoch, from one injected clock.
 
+use crate::Ledger;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +31,53 @@ impl fmt::Display for Timestamp {
         let ms = i64::try_from(self.0).unwrap_or(i64::MAX);
         let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
         write!(f, "{time:.3}")
+    }
+}
+
+/// When something began, by both clocks: one that is set moves the wall clock, and a boot ends the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// By the wall clock.
+    pub at: Timestamp,
+    /// The boot; empty when it is not known.
+    pub boot_id: String,
+    /// By the clock of that boot.
+    pub boot_ms: u64,
+}
+
+impl From<Timestamp> for Moment {
+    /// Of the boot nothing is known.
+    fn from(at: Timestamp) -> Self {
+        Self {
+            at,
+            boot_id: String::new(),
+            boot_ms: 0,
+        }
+    }
+}
+
+impl Ledger {
+    /// Now.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        let options = &self.site().options;
+        Moment {
+            at: options.clock.now(),
+            boot_id: options.holder.boot_id.clone(),
+            boot_ms: options.clock.boot_ms(),
+        }
+    }
+
+    /// How long ago something began; none when the clock was set back since, so that it lies ahead.
+    #[must_use]
+    pub fn elapsed(&self, since: &Moment) -> Option<Duration> {
+        let now = self.moment();
+        let (now, since) = if !now.boot_id.is_empty() && now.boot_id == since.boot_id {
+            (now.boot_ms, since.boot_ms)
+        } else {
+            (now.at.0, since.at.0)
+        };
+        now.checked_sub(since).map(Duration::from_millis)
     }
 }
 

@@ -200,7 +200,7 @@ impl<'a> Tx<'a> {
     ) -> Result<(), LedgerError> {
         self.held(token)?;
         let key = Key::text(token.session_id.as_str()).and_number(attempt.generation);
-        self.store.put(ATTEMPTS, key.as_bytes(), attempt)
+        self.store.put_record(ATTEMPTS, key.as_bytes(), attempt)
     }
 
     /// Records the proof that a durable object was written and read back.
@@ -214,7 +214,7 @@ impl<'a> Tx<'a> {
     ) -> Result<(), LedgerError> {
         self.held(token)?;
         let key = Key::text(token.session_id.as_str()).and_number(receipt.generation);
-        self.store.put(RECEIPTS, key.as_bytes(), receipt)
+        self.store.put_record(RECEIPTS, key.as_bytes(), receipt)
     }
 
     /// Records what was found of a sandbox that no session owns.
@@ -223,7 +223,7 @@ impl<'a> Tx<'a> {
     /// When the ledger can't be written.
     pub fn put_quarantine(&mut self, record: &QuarantineRecord) -> Result<(), LedgerError> {
         let key = Key::default().and_last(&record.sandbox_id);
-        self.store.put(QUARANTINE, key.as_bytes(), record)
+        self.store.put_record(QUARANTINE, key.as_bytes(), record)
     }
 
     /// Records an admin's act, in the transaction of the act.
@@ -313,7 +313,8 @@ impl<'a> Tx<'a> {
     /// Writes an operation, and whether it is open.
     pub(crate) fn put_operation(&mut self, operation: &OperationRecord) -> Result<(), LedgerError> {
         let id = operation.operation_id.as_str();
-        self.store.put(OPERATIONS, id.as_bytes(), operation)?;
+        self.store
+            .put_record(OPERATIONS, id.as_bytes(), operation)?;
         let open = Key::text(operation.session_id.as_str()).and_last(id);
         if operation.completed_at.is_none() {
             self.store.put(OPEN_OPERATIONS, open.as_bytes(), &())

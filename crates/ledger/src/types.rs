@@ -1,6 +1,6 @@
 //! The records of the ledger. All are plain data; all times are from the injected clock.
 
-use crate::{OperationId, SessionId, State, Timestamp};
+use crate::{Moment, OperationId, SessionId, State, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -386,6 +386,9 @@ pub struct QuarantineRecord {
     pub session_id: String,
     /// When it was found first.
     pub found_at: Timestamp,
+    /// When its grace period began; `found_at` where none is recorded.
+    #[serde(default)]
+    pub grace_since: Option<Moment>,
     /// The verified durable object that holds its workspace.
     #[serde(default)]
     pub durable_object_id: Option<String>,

@@ -140,16 +140,20 @@ impl Engine {
             .read(move |snapshot| snapshot.quarantined(&asked))
             .await?;
         match known {
-            Some(record) => match record.durable_object_id.clone() {
-                Some(kept) => self.reap(record, &kept, stray).await,
-                None => self.save(record, stray).await,
-            },
+            Some(record) => {
+                let record = self.in_time(record).await?;
+                match record.durable_object_id.clone() {
+                    Some(kept) => self.reap(record, &kept, stray).await,
+                    None => self.save(record, stray).await,
+                }
+            }
             None => {
                 let record = QuarantineRecord {
                     sandbox_id: id,
                     provider: stray.provider.clone(),
                     session_id: stray.sandbox.session_id.clone(),
                     found_at: self.now(),
+                    grace_since: Some(self.ledger.moment()),
                     durable_object_id: None,
                     reaped_at: None,
                 };
@@ -213,8 +217,25 @@ impl Engine {
         self.destroy_stray(record, &look).await
     }
 
+    /// For how long its grace period has run; none when its beginning lies ahead of the clock, which was set back.
+    fn waited(&self, record: &QuarantineRecord) -> Option<Duration> {
+        let since = record.grace_since.clone();
+        self.ledger
+            .elapsed(&since.unwrap_or_else(|| record.found_at.into()))
+    }
+
     fn is_in_grace(&self, record: &QuarantineRecord) -> bool {
-        self.now().since(record.found_at) < self.limits.quarantine
+        self.waited(record)
+            .is_none_or(|waited| waited < self.limits.quarantine)
+    }
+
+    /// A grace period that would begin only when the clock gets there begins now.
+    async fn in_time(&self, mut record: QuarantineRecord) -> Result<QuarantineRecord, Failure> {
+        if self.waited(&record).is_none() {
+            record.grace_since = Some(self.ledger.moment());
+            self.note(record.clone()).await?;
+        }
+        Ok(record)
     }
 
     async fn destroy_after_grace(

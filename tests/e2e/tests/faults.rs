@@ -276,10 +276,8 @@ fn a_provider_that_hangs_delays_nobody_else() {
     let hanging = world.start(&with_json(&world.up("hangs")));
     world.wait_for_call("provision");
     let session = SessionId::derive("tester", "hangs").to_string();
-    world.fake().fault("inspect", Fault::Hang, 1);
-    let status = prompt(&world, &["status", &session]);
+    let status = world.status_beside_a_hang(&session);
     assert_eq!(status["state"], "provisioning", "{status:#}");
-    assert_eq!(status["observed"], Value::Null, "{status:#}");
     prompt(&world, &["list"]);
     let up = prompt(&world, &world.up("quick"));
     prompt(&world, &["down", &text(&up, "session_id")]);

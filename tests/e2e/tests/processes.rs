@@ -233,8 +233,7 @@ fn what_the_provider_sees_is_observed() {
         "ready",
         "what users see is the ledger"
     );
-    world.fake().fault("inspect", Fault::Hang, 1);
-    assert_eq!(world.status(&session)["observed"], Value::Null);
+    world.status_beside_a_hang(&session);
     world.done(&["down", &session]);
     world.assert_nothing_left();
 }

@@ -1,7 +1,7 @@
 //! A world for one test: a home, a repository, the program in it, and what the program says.
 
 use alpine_ledger::{Ledger, LedgerError, Options, Snapshot};
-use alpine_testkit::{FakeControl, Output, TestEnv, TestRepo};
+use alpine_testkit::{FakeControl, Fault, Output, TestEnv, TestRepo};
 use expect_test::Expect;
 use serde_json::Value;
 use std::fs;
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long `status` waits for what a provider sees.
+const OBSERVING: Duration = Duration::from_millis(250);
 
 /// What every home is configured with: the fake provider, the built-in page, no long pauses between tries, and patience
 /// with a machine that has far more to do than it can.
@@ -186,6 +189,26 @@ impl World {
         self.done(&["status", session])
     }
 
+    /// What `status` says of a session whose provider hangs, which it waits for no longer than it may. Of a few runs beside
+    /// one of `list` each, one has to show that: a machine that has more to do than it can delays some.
+    #[track_caller]
+    pub(crate) fn status_beside_a_hang(&self, session: &str) -> Value {
+        let mut late = Vec::new();
+        for _ in 0..5 {
+            self.fake().fault("inspect", Fault::Hang, 1);
+            let (asked, status) = timed(|| self.status(session));
+            self.fake().clear_faults();
+            let (read, _) = timed(|| self.done(&["list"]));
+            assert_eq!(status["observed"], Value::Null, "{status:#}");
+            let waited = asked.saturating_sub(read);
+            if waited < 2 * OBSERVING {
+                return status;
+            }
+            late.push(waited);
+        }
+        panic!("`status` took so much longer than `list`: {late:?}");
+    }
+
     /// The state that `status` shows.
     #[track_caller]
     pub(crate) fn state(&self, session: &str) -> String {
@@ -258,6 +281,13 @@ impl Drop for World {
         }
         self.env.assert_no_processes(PATIENCE);
     }
+}
+
+/// How long something takes, and what it gives.
+fn timed<T>(run: impl FnOnce() -> T) -> (Duration, T) {
+    let begun = Instant::now();
+    let given = run();
+    (begun.elapsed(), given)
 }
 
 /// The program under test.

@@ -22,7 +22,11 @@ const SHOWN: [&str; 6] = [
 ];
 
 pub(crate) fn run(work: &Work) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let mut config = Config::load(&work.variables)?;
+    if let Some(value) = work.lock_timeout {
+        let origin = Origin::Flag("--lock-timeout");
+        config.lock_timeout = Setting { value, origin };
+    }
     let settings = settings(&config, &work.variables);
     if work.output.json {
         let settings = settings.into_iter().map(|mut setting| {
@@ -90,6 +94,7 @@ impl List {
             Origin::File => ("file", Some(self.file.clone())),
             Origin::Added => ("file", Some(self.pins.clone())),
             Origin::Variable(name) => ("variable", Some(name.to_owned())),
+            Origin::Flag(name) => ("flag", Some(name.to_owned())),
         };
         self.settings.push(SettingDocument {
             key: key.to_owned(),

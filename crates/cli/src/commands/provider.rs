@@ -69,7 +69,9 @@ fn listed(name: &str, table: &ProviderTable) -> ProviderDocument {
         sha256: file.and_then(|file| file.value.sha256.clone()),
         source: match file.map(|file| file.origin) {
             Some(Origin::Added) => "added",
-            Some(Origin::File | Origin::Default | Origin::Variable(_)) | None => "configured",
+            Some(Origin::File | Origin::Default | Origin::Variable(_) | Origin::Flag(_)) | None => {
+                "configured"
+            }
         },
         state: if failure.is_none() { "ok" } else { "refused" },
         cause: failure.as_ref().map(|failure| failure.cause.clone()),

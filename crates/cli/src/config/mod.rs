@@ -35,6 +35,8 @@ pub(crate) enum Origin {
     Added,
     /// That variable.
     Variable(&'static str),
+    /// That flag.
+    Flag(&'static str),
 }
 
 /// A value, and where it came from.

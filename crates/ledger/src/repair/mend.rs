@@ -8,12 +8,13 @@ use crate::tables::{
     SESSION_OPERATIONS, SESSIONS, TRANSITIONS, split_text,
 };
 use crate::{
-    Action, AuditRecord, ErrorRecord, Event, LeaseRecord, LedgerError, OperationId,
-    OperationRecord, OperationState, SessionRecord, TransitionRecord,
+    Action, ErrorRecord, Event, LeaseRecord, LedgerError, OperationId, OperationRecord,
+    OperationState, SessionRecord, TransitionRecord,
 };
 use crate::{fence, identity};
-use serde::Serialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -154,10 +155,11 @@ fn mend_session(
     });
     let ids: Vec<&OperationId> = operations.iter().map(|known| &known.operation_id).collect();
     relist(store, SESSION_OPERATIONS, id, &ids)?;
-    let mut transitions: Vec<TransitionRecord> =
-        store.all(TRANSITIONS, Key::text(id).as_bytes())?;
-    if transitions.last() != Some(&session.last_transition) {
-        transitions.push(session.last_transition.clone());
+    // As they are, with what only a newer version knows of them.
+    let mut transitions: Vec<Value> = store.all(TRANSITIONS, Key::text(id).as_bytes())?;
+    let last = transitions.last().map(TransitionRecord::deserialize);
+    if !last.is_some_and(|last| last.is_ok_and(|last| last == session.last_transition)) {
+        transitions.push(json!(session.last_transition));
     }
     relist(store, TRANSITIONS, id, &transitions)?;
     if store.get::<IgnoredAny>(LEASES, id.as_bytes())?.is_none() {
@@ -253,7 +255,8 @@ fn relist<T: Serialize>(
 
 /// Numbers the audit records anew, without gaps.
 fn audit(store: &Store<'_>) -> Result<(), LedgerError> {
-    let records: Vec<AuditRecord> = store.all(AUDIT, &[])?;
+    // As they are, with what only a newer version knows of them.
+    let records: Vec<Value> = store.all(AUDIT, &[])?;
     store.clear(AUDIT)?;
     for (number, record) in (1..).zip(&records) {
         store.put(AUDIT, Key::number(number).as_bytes(), record)?;

@@ -29,6 +29,8 @@ mod retention;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod unknown;
+#[cfg(test)]
 mod upkeep;
 #[cfg(test)]
 mod world;

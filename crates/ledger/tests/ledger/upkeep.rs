@@ -86,6 +86,7 @@ pub(crate) fn filled(world: World) -> World {
                 provider: "local".to_owned(),
                 session_id: "ses_gone".to_owned(),
                 found_at: now,
+                grace_since: None,
                 durable_object_id: None,
                 reaped_at: None,
             })
@@ -125,7 +126,11 @@ pub(crate) fn exported(ledger: &Ledger) -> String {
 }
 
 /// Changes a table behind the ledger's back: its first row is given to `change`, which gives the value back.
-fn damage(world: &World, table: &'static str, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) {
+pub(crate) fn damage(
+    world: &World,
+    table: &'static str,
+    change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>,
+) {
     world.ledger.close();
     let mut builder = Builder::new();
     builder.set_concurrency_mode(ConcurrencyMode::MultiWriter);

@@ -4,7 +4,7 @@ use crate::common::*;
 use alpine_ledger::{Clock, Event, Ledger, Options, State, SystemClock, Timestamp};
 use alpine_lifecycle::*;
 use alpine_provider_api::*;
-use alpine_testkit::{FakeObject, FakeProvider, Fault};
+use alpine_testkit::{FakeObject, FakeProvider, Fault, TestClock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -948,4 +948,50 @@ async fn a_stray_sandbox_is_saved_though_the_clock_was_set_back() {
     assert_eq!((first.finding, first.error), (Finding::Orphan, None));
     assert!(only(&world).await.done);
     world.fake.assert_no_violations();
+}
+
+/// The ledger anew, and the engine, under this clock and in this boot.
+fn boot(world: &mut World, clock: &TestClock, boot_id: &str) {
+    let clock = Arc::new(clock.clone());
+    let mut options = Options {
+        clock: clock.clone(),
+        ..Options::new()
+    };
+    options.holder.boot_id = boot_id.to_owned();
+    world.engine.ledger.close();
+    world.engine.ledger = Ledger::open(&world.ledger_path(), options).unwrap();
+    world.engine.env.clock = clock;
+}
+
+#[tokio::test]
+async fn the_grace_period_of_a_stray_sandbox_is_one_whole_period_though_the_clock_jumps() {
+    const TEN_YEARS: i64 = 10 * 365 * 24 * 60 * 60 * 1000;
+    // After a boot only the wall clock tells how long it was: one that was set forward ends the period.
+    for (jump, boot_id) in [
+        (TEN_YEARS, "first"),
+        (-TEN_YEARS, "first"),
+        (-TEN_YEARS, "second"),
+        (-TEN_YEARS, ""),
+    ] {
+        let mut world = world();
+        let clock = TestClock::in_memory();
+        world.engine.limits.quarantine = Duration::from_secs(3600);
+        boot(
+            &mut world,
+            &clock,
+            if boot_id.is_empty() { "" } else { "first" },
+        );
+        let own = world.engine.ledger.id().to_owned();
+        stray(&world, &own, "sbx_stray").await;
+        let found = only(&world).await;
+        assert_eq!((found.done, found.error), (false, None));
+        boot(&mut world, &clock, boot_id);
+        clock.jump(jump);
+        assert!(!only(&world).await.done, "{jump} {boot_id}: at once");
+        clock.advance(Duration::from_secs(3599));
+        assert!(!only(&world).await.done, "{jump} {boot_id}: too early");
+        clock.advance(Duration::from_secs(1));
+        assert!(only(&world).await.done, "{jump} {boot_id}: never");
+        world.fake.assert_no_violations();
+    }
 }

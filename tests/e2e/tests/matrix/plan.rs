@@ -5,6 +5,7 @@ use alpine_e2e::commits::Strike;
 use alpine_provider_api::ErrorKind;
 use alpine_testkit::{Fault, KillPoint};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What is run, and struck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,6 +239,15 @@ pub(super) struct Point {
     pub(super) scene: Scene,
     pub(super) place: Place,
     pub(super) blow: Blow,
+}
+
+impl Point {
+    /// Whether a clock that jumped stays wrong while all else is well again: at half of the points, by their names.
+    pub(super) fn clock_stays_wrong(&self) -> bool {
+        let mut hasher = DefaultHasher::new();
+        self.to_string().hash(&mut hasher);
+        hasher.finish().is_multiple_of(2)
+    }
 }
 
 impl fmt::Display for Point {

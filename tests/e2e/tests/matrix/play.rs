@@ -58,7 +58,7 @@ pub(super) fn play(point: &Point) -> Played {
         problems.extend(was_not_cancelled(&mut stage, operation));
     }
     let answers_for_ever = answers_for_ever(&stage, point, &struck);
-    stage.disarm(point.blow);
+    stage.disarm(point);
     stage.work();
     let begun = Instant::now();
     let recovered = stage.run(Operation::Reconcile);

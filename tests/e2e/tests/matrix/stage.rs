@@ -1,7 +1,7 @@
 //! A home in which one session stands where a scene begins, and the program in it.
 
 use super::hosted::{Fake, Library};
-use super::plan::{Blow, Call, Operation, Scene, Stand, Trouble};
+use super::plan::{Blow, Call, Operation, Point, Scene, Stand, Trouble};
 use crate::support::{Running, program};
 use alpine_e2e::commits::Strike;
 use alpine_ledger::{Ledger, LedgerError, Options, SessionId, SessionRecord, Snapshot};
@@ -155,13 +155,15 @@ impl Stage {
         }
     }
 
-    /// From now on all is well again.
-    pub(super) fn disarm(&self, blow: Blow) {
+    /// From now on all is well again, but for some clocks.
+    pub(super) fn disarm(&self, point: &Point) {
         self.env.fake().clear_faults();
-        if blow == Blow::Hang {
+        if point.blow == Blow::Hang {
             self.configure("");
         }
-        if let Blow::Jump(ms) = blow {
+        if let Blow::Jump(ms) = point.blow
+            && !point.clock_stays_wrong()
+        {
             self.env.clock().jump(-ms);
         }
     }
