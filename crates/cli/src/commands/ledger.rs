@@ -298,12 +298,14 @@ fn taken(path: &Path, file: &Path, is_copy: bool, unfinished: u64) -> Failure {
         "the ledger `{}` is not empty: nothing was imported",
         path.display()
     );
-    let import = format!("alpine ledger import {}", quoted(&file.to_string_lossy()));
+    let file = quoted(&file.to_string_lossy());
     if !is_copy {
         let other = quoted(&format!("{}.imported", path.display()));
-        return Failure::conflict(cause).next(format!("ALPINE_LEDGER_PATH={other} {import}"));
+        let next = format!("ALPINE_LEDGER_PATH={other} alpine ledger import {file}");
+        return Failure::conflict(cause).next(next);
     }
-    let instead = format!("{} && {import}", move_aside(path, "replaced"));
+    let aside = move_aside(path, "replaced");
+    let instead = format!("{aside} && alpine ledger import {file}");
     cause.push_str("; the file is a copy of this very ledger, which can only take its place");
     if unfinished == 0 {
         return Failure::conflict(cause).next(instead);

@@ -2,7 +2,9 @@
 
 use crate::full_disk::hindrance;
 use crate::world::{World, as_it_is, kind, names, request};
-use alpine_ledger::{Admission, Hindrance, Ledger, LedgerError, ListQuery, Options, SessionId};
+use alpine_ledger::{
+    Admission, Hindrance, Imported, Ledger, LedgerError, ListQuery, Options, SessionId,
+};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -415,9 +417,11 @@ fn a_newer_schema_is_read_and_not_written() {
     let other = dir.path().join("other.redb");
     let backup = dir.path().join("saved");
     let import = alpine_ledger::import(&other, Options::new(), &backup, &str::to_owned, &as_it_is);
+    let what = "a newer version wrote it (schema 2)".to_owned();
+    assert_eq!(import.unwrap(), Imported::Refused { what });
     let compact = alpine_ledger::compact(&path, Options::new(), true).map(|_| ());
     let repair = alpine_ledger::repair(&path, Options::new()).map(|_| ());
-    for refused in [import.map(|_| ()), compact, repair] {
+    for refused in [compact, repair] {
         assert_eq!(kind(&refused.unwrap_err()), "newer");
     }
     assert!(!other.exists());
