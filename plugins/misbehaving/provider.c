@@ -1,5 +1,5 @@
 /* A provider that does one thing wrong, for tests of its host: `fault` in its configuration says what, and it does it in
- * `provision` and in `exec`. All else is answered as by a provider that has no sandbox. `report`, a path, is where it notes
+ * `provision` and in `exec`; `open` hangs where it is opened. All else is answered as by a provider that has no sandbox. `report`, a path, is where it notes
  * what its host answered to frames that make no sense.
  */
 #define _GNU_SOURCE
@@ -206,6 +206,10 @@ static int32_t open_provider(uint32_t abi, const alpine_port *host, const uint8_
   it->host = *host;
   it->fault = json_text(json_get(table, "fault"));
   it->report = json_text(json_get(table, "report"));
+  if (it->fault && !strcmp(it->fault, "open")) {
+    note(it, "opening\n");
+    for (;;) pause();
+  }
   *out = (alpine_port){.struct_size = sizeof *out, .abi = 1, .ctx = it, .send = take, .close = end};
   return ALPINE_SENT_OK;
 }

@@ -222,6 +222,10 @@ pub(crate) fn from_io(site: &Site, error: io::Error) -> LedgerError {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Hindrance::NoSpace,
         io::ErrorKind::FileTooLarge => Hindrance::FileLimit,
         io::ErrorKind::ReadOnlyFilesystem => Hindrance::ReadOnlyFileSystem,
+        // Its owner may not read or write it: for the superuser that is only what the mode says.
+        io::ErrorKind::PermissionDenied if crate::file::is_closed_to_its_owner(site) => {
+            Hindrance::ReadOnly
+        }
         io::ErrorKind::PermissionDenied => Hindrance::Permissions,
         _ => Hindrance::Other,
     };

@@ -132,6 +132,13 @@ fn check_mode(site: &Site, metadata: &Metadata, access: Access) -> Result<(), Le
     Ok(())
 }
 
+/// Whether it is our own regular file whose mode keeps us out.
+pub(crate) fn is_closed_to_its_owner(site: &Site) -> bool {
+    fs::symlink_metadata(&site.path).is_ok_and(|metadata| {
+        check_kind(site, &metadata).is_ok() && metadata.mode() & 0o600 != 0o600
+    })
+}
+
 /// Whether the file begins as every redb file does.
 fn is_ledger(file: &File) -> io::Result<bool> {
     let mut start = [0; MAGIC.len()];

@@ -91,6 +91,12 @@ impl Kept {
 
 impl UpRequest {
     /// What is recorded of it.
+    /// The command that asks for the same, under the same id.
+    #[must_use]
+    pub fn again(&self) -> String {
+        again(&self.recorded())
+    }
+
     pub(crate) fn recorded(&self) -> NewSession {
         NewSession {
             owner: self.caller.principal.clone(),
@@ -145,7 +151,7 @@ impl Engine {
         let deadline = Instant::now() + limit;
         loop {
             let admission = self.admit(&request, &place, deadline).await;
-            match admission.map_err(|failure| failure.carried_on(|| again(&request.recorded())))? {
+            match admission.map_err(|failure| failure.carried_on(|| request.again()))? {
                 Admission::Run(grant) => {
                     let mut held = Held::new(self, grant, false, limit);
                     if let Some(warning) = place.warning() {

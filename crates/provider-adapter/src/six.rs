@@ -37,17 +37,26 @@ struct Six {
 }
 
 /// The provider itself where it is whole, and otherwise the adapter over its six methods, which keeps what it has to keep
-/// in this place. What such a provider has beyond the six is not used. One that lacks some of the six is left as it is.
+/// in this place. What such a provider has beyond the six is not used.
 ///
 /// # Errors
-/// Those of `describe`.
+/// Those of `describe`; and `Unsupported` for one that lacks some of the six, with which no session could be brought to its end.
 pub async fn whole(
     provider: Arc<dyn SandboxProvider>,
     place: &Place,
 ) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
     let says = provider.describe().await?;
     let has = |method: &Method| says.has(*method);
-    if NEEDED.iter().all(has) || !SIX.iter().all(has) {
+    let lacks: Vec<_> = SIX.iter().filter(|method| !has(method)).collect();
+    if !lacks.is_empty() {
+        let names: Vec<_> = lacks.iter().map(|method| format!("`{method}`")).collect();
+        let message = format!(
+            "its `describe` does not announce {}, which every provider has",
+            names.join(", ")
+        );
+        return Err(ProviderError::new(ErrorKind::Unsupported, message));
+    }
+    if NEEDED.iter().all(has) {
         return Ok(provider);
     }
     let facts = Facts {

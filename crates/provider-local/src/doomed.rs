@@ -65,12 +65,15 @@ fn delete_or_hand_over(
     own: Option<&SandboxId>,
 ) -> Result<Vec<String>, ProviderError> {
     let (place, until) = (local.home.doomed(), Instant::now() + MOMENT);
-    let mut is_left = false;
+    let (mut is_left, mut is_under_way) = (false, Vec::new());
     let (notes, trees): (Vec<_>, Vec<_>) =
         entries(&place)?.into_iter().partition(|path| is_note(path));
     for path in trees {
         if own.is_some_and(|own| path.file_stem() == Some(OsStr::new(own.as_str()))) {
-            is_left |= tree::remove_alone(&path, Some(until))? == Removal::OutOfTime;
+            if tree::remove_alone(&path, Some(until))? == Removal::OutOfTime {
+                is_left = true;
+                is_under_way.push(note_of(&path));
+            }
         } else {
             is_left |= tree::is_left_alone(&path);
         }
@@ -78,8 +81,9 @@ fn delete_or_hand_over(
     if is_left && !start(&local.config) {
         delete_all(&place, |path| tree::remove_alone(path, None).map(drop))?;
     }
-    // Only now: what could not be deleted before may be gone.
-    let warnings: Result<Vec<_>, _> = notes.iter().map(|note| warning(note)).collect();
+    // Only now: what could not be deleted before may be gone, or is being deleted.
+    let notes = notes.iter().filter(|note| !is_under_way.contains(note));
+    let warnings: Result<Vec<_>, _> = notes.map(|note| warning(note)).collect();
     Ok(warnings?.into_iter().flatten().collect())
 }
 

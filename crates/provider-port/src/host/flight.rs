@@ -4,7 +4,7 @@ use crate::abi::Sent;
 use crate::frame::{
     CREDIT, EVENT_PROGRESS, EVENT_STDERR, EVENT_STDOUT, EVENT_WARNING, Frame, charge,
 };
-use crate::message::ProgressPayload;
+use crate::message::{ProgressPayload, shorten};
 use crate::wire::locked;
 use alpine_provider_api::{CallEvent, ProviderError};
 use std::collections::VecDeque;
@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 
 /// How many warnings wait for a caller that is busy.
 const WARNINGS: usize = 64;
+
+/// How long a warning may be, which is shown and recorded.
+const WARNING: usize = 4096;
 
 /// A call in flight.
 #[derive(Debug)]
@@ -79,7 +82,6 @@ impl Flight {
     /// Takes the provider's EVENT: a stream's within its credit; of the rest, what a busy caller still wants to know.
     pub(super) fn event(&self, frame: &Frame<'_>) -> Sent {
         let mut inbox = locked(&self.inbox);
-        let text = || String::from_utf8_lossy(frame.payload).into_owned();
         match frame.code {
             EVENT_STDOUT | EVENT_STDERR => {
                 let cost = charge(frame.payload.len());
@@ -111,7 +113,9 @@ impl Flight {
             }
             EVENT_WARNING if inbox.warnings < WARNINGS => {
                 inbox.warnings += 1;
-                inbox.events.push_back(CallEvent::Warning(text()));
+                let mut text = String::from_utf8_lossy(frame.payload).into_owned();
+                shorten(&mut text, WARNING);
+                inbox.events.push_back(CallEvent::Warning(text));
             }
             // One warning too many, or what a later version says.
             _ => return Sent::Ok,

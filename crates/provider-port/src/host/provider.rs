@@ -64,9 +64,9 @@ impl PortProvider {
             let limit = self.config.timings.start * 2;
             let Ok(settled) = tokio::time::timeout(limit, session.settled()).await else {
                 let message = format!("it was not ready within {} s", limit.as_secs_f32());
-                let error = ProviderError::transient(ErrorKind::Timeout, message);
-                session.ended(session.named(error));
-                continue;
+                let error = session.named(ProviderError::transient(ErrorKind::Timeout, message));
+                session.ended(error.clone());
+                return Err(error);
             };
             match settled {
                 Ok(()) => return Ok(session),

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::local::http::{Caller, get};
-use crate::support::{World, text, with_json};
+use crate::support::{World, text, wait_until, with_json};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 /// A home whose provider `acme` is this file, with these lines as its configuration.
@@ -134,5 +135,36 @@ fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {
         assert_eq!(output.code(), Some(exit), "{fault}: {output:#?}");
         assert!(took < Duration::from_secs(20), "{fault}: {took:?}");
         // Nothing of it is left when its host has gone: the world looks after that.
+    }
+}
+
+/// Before there is a session: the start of a provider that hangs in its `open` keeps nobody longer than they will wait.
+#[test]
+fn a_provider_that_hangs_in_its_open_is_given_up_at_the_limit_and_at_a_signal() {
+    for isolation in ["process", "in-process"] {
+        let provider =
+            |into: &Path| alpine_plugin_tests::build(into, "misbehaving/provider.c", &[]);
+        let world = world(provider, "");
+        let report = world.env.root().join("report");
+        world.configure(&format!(
+            "[provider]\ndefault = 'acme'\n[agent]\ndefault = 'page'\n[providers.acme]\nisolation = '{isolation}'\n\
+             [providers.acme.config]\nfault = 'open'\nreport = '{}'\n",
+            shown(&report)
+        ));
+        let mut words = world.up("one");
+        words.extend(["--timeout", "1s"]);
+        let begun = Instant::now();
+        let failed = world.fails(&words, "ERR_TIMEOUT", 2);
+        assert!(begun.elapsed() < Duration::from_secs(8), "{isolation}");
+        assert!(text(&failed, "next_step").starts_with("alpine up "));
+        fs::remove_file(&report).expect("what it has noted");
+        let running = world.start(&with_json(&world.up("one")));
+        wait_until("it to be opened", || report.exists());
+        running.signal(Signal::INT);
+        let begun = Instant::now();
+        let output = running.wait();
+        assert_eq!(output.code(), Some(130), "{isolation}: {output:#?}");
+        assert!(begun.elapsed() < Duration::from_secs(8), "{isolation}");
+        assert_eq!(world.done(&["list"])["sessions"], serde_json::json!([]));
     }
 }
