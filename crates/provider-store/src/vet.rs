@@ -127,7 +127,8 @@ pub fn vet(path: &Path, expected: &Expectation) -> Result<Vetted, Refusal> {
 /// # Errors
 /// When it is neither a provider's library nor a program.
 pub fn inspect(opened: &Opened) -> Result<(Kind, Option<Manifest>, String), Refusal> {
-    let is_program = opened.executable && (is_script(opened) || is_program(opened));
+    // A script that lacks its execute bit is told that, not that it is no library.
+    let is_program = is_script(opened) || opened.executable && is_program(opened);
     let kind = if is_program { Kind::Exec } else { Kind::Dylib };
     let (manifest, _) = structure(opened, kind)?;
     Ok((kind, manifest, digest(opened)?))

@@ -449,6 +449,9 @@ fn programs_are_scripts_or_for_this_machine() {
         let refusal = vet(&world.file(name, bytes, mode), &expecting(Kind::Exec)).unwrap_err();
         assert_eq!(refusal.reason, reason, "{refusal}");
     }
+    // Whoever asks without knowing what it should be is told the same of a script.
+    let quiet = open(&world.file("quiet", b"#!/bin/sh\n", 0o644)).unwrap();
+    assert_eq!(inspect(&quiet).unwrap_err().reason, Reason::NotExecutable);
     let mut other = good().to_vec();
     other[18] = 243;
     let other = world.file("other", &other, 0o755);

@@ -353,7 +353,11 @@ fn how_it_ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => match Signal::from_named_raw(signal) {
-            Some(name) => format!("was ended by signal {signal} ({name:?})"),
+            Some(name) => {
+                let name = format!("{name:?}").replace("Signal::", "SIG");
+                let name = name.trim_matches('"');
+                format!("was ended by signal {signal} ({name})")
+            }
             None => format!("was ended by signal {signal}"),
         },
         (None, None) => "ended".to_owned(),
