@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 const HEADER: usize = 20;
 /// How long one frame may be waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process of a provider that was just started, and the socket it has as descriptor 3.
 #[derive(Debug)]

@@ -164,6 +164,14 @@ async fn a_wire_that_keeps_the_contract_passes() {
     assert_eq!(report.counts(), (16, 0, 0));
 }
 
+/// Silence before the first byte is no end of its credit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_starts_late_keeps_to_its_credit() {
+    let late = ("starts_late", "", "boundary.credit");
+    let told = found(late).await.unwrap_err();
+    assert!(told.ends_with("Pass"), "{told}");
+}
+
 /// What the named check says of the peer that does this wrong; nothing where it finds it.
 async fn found(fault: (&'static str, &'static str, &'static str)) -> Result<(), String> {
     let directory = TempDir::new().unwrap();
