@@ -8,7 +8,6 @@ use alpine_provider_port::export_provider;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,7 +24,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Directories {
     root: PathBuf,
-    env: BTreeMap<String, String>,
+    env: std::collections::BTreeMap<String, String>,
 }
 
 /// The whole provider.
@@ -34,7 +33,10 @@ pub fn open(config: Config, place: &Place) -> Adapted<Directories> {
 }
 
 export_provider!("template", |request: OpenRequest| {
-    Ok(open(request.table()?, &request.place))
+    let config: Config = request.table()?;
+    let refused = ProviderError::new(ErrorKind::ConfigInvalid, "`root` is no absolute path");
+    let fits = config.root.as_ref().is_none_or(|root| root.is_absolute());
+    fits.then(|| open(config, &request.place)).ok_or(refused)
 });
 
 impl Directories {
@@ -109,11 +111,9 @@ impl Sandboxes for Directories {
         let mut all = Vec::new();
         for entry in self.root.read_dir().into_iter().flatten().flatten() {
             // What can't be read belongs to nobody.
-            let made = file::read_json::<ProvisionRequest>(&entry.path().join("made.json"));
-            if let Some(made) = made
-                .unwrap_or_default()
-                .filter(|it| it.ledger_id == ledger_id)
-            {
+            let path = entry.path().join("made.json");
+            let made = file::read_json::<ProvisionRequest>(&path).unwrap_or_default();
+            if let Some(made) = made.filter(|it| it.ledger_id == ledger_id) {
                 all.push(ListedSandbox {
                     state: self.state(&made.sandbox_id)?,
                     session_id: made.session_id,

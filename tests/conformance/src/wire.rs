@@ -3,11 +3,13 @@
 
 use crate::called::{Checking, broken};
 use crate::trace::Trace;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,13 +18,46 @@ use tokio::net::UnixStream;
 
 const HEADER: usize = 20;
 /// How long one frame may be waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a process may take to end by itself once nobody speaks to it, before it is killed.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A process of a provider, with a process group of its own: it is not left behind.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Process {
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        loop {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.ends_within(GRACE) {
+            // It was not waited for, so that its id is still its own.
+            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+            let _ = self.0.wait();
+        }
+    }
+}
 
 /// A process of a provider that was just started, and the socket it has as descriptor 3.
 #[derive(Debug)]
 pub struct Wire {
+    // Before the process: that ends by the end of its socket.
     socket: Socket,
-    child: Child,
+    process: Process,
     open: Vec<u8>,
 }
 
@@ -49,10 +84,11 @@ impl Wire {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()?;
         Ok(Self {
             socket,
-            child,
+            process: Process(child),
             open,
         })
     }
@@ -83,8 +119,9 @@ pub(crate) const READY: u32 = 34;
 /// A conversation over a wire.
 #[derive(Debug)]
 pub(crate) struct Talk<'t> {
+    // Before the process: that ends by the end of its socket.
     socket: UnixStream,
-    child: Child,
+    process: Process,
     open: Vec<u8>,
     trace: &'t Trace,
     unread: Vec<u8>,
@@ -94,7 +131,7 @@ impl<'t> Talk<'t> {
     pub(crate) fn begin(wire: Wire, trace: &'t Trace) -> io::Result<Self> {
         Ok(Self {
             socket: UnixStream::from_std(wire.socket)?,
-            child: wire.child,
+            process: wire.process,
             open: wire.open,
             trace,
             unread: Vec::new(),
@@ -227,20 +264,17 @@ impl<'t> Talk<'t> {
         drop(self.socket);
         let until = Instant::now() + limit;
         while Instant::now() < until {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
+            if self.process.ends_within(Duration::ZERO) {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // It is not left behind.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         false
     }
 
     /// Ends it by hanging up, and gives what it has printed.
     pub(crate) async fn printed(mut self, limit: Duration) -> Vec<u8> {
-        let stdout = self.child.stdout.take();
+        let stdout = self.process.0.stdout.take();
         self.hang_up(limit).await;
         let mut printed = Vec::new();
         if let Some(stdout) = stdout {

@@ -361,7 +361,12 @@ async fn credit(bench: &Bench<'_>) -> Checking {
     run(&mut talk, &sandbox, 5, &format!("head -c {SIZE} /dev/zero")).await;
     let (mut arrived, mut allowed) = (0, CREDIT);
     loop {
-        match talk.hear_within(Duration::from_millis(300)).await? {
+        // Silence is the end of its credit where most of that was used; before, it takes as long as an answer may.
+        let patience = match arrived < allowed / 2 {
+            true => PATIENCE,
+            false => Duration::from_millis(300),
+        };
+        match talk.hear_within(patience).await? {
             Heard::Frame(frame) if frame.kind == LOG => {}
             Heard::Frame(frame) if (frame.call, frame.kind) == (5, EVENT) => {
                 arrived += frame.payload.len();

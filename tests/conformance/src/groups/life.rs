@@ -7,6 +7,10 @@ use alpine_provider_api::*;
 use serde::Serialize;
 use serde_json::Value;
 
+/// The command's work. It writes over what is there and never empties it: one that is killed late spoils nothing that
+/// the next one has done.
+const WORK: &str = "echo work 1<>work";
+
 /// A life that is being led.
 pub(crate) struct Life<'b> {
     pub(crate) sandbox: Sandbox<'b>,
@@ -65,7 +69,7 @@ impl<'b> Life<'b> {
             Method::SyncRepo => json(sandbox.sync(&repository.installs).await?),
             Method::Install => json(sandbox.install().await?),
             Method::StartAgent => json(sandbox.start(AgentSpec::none(), 5000).await?),
-            Method::Exec => json(sandbox.exec(&["sh", "-c", "echo work > work"]).await?),
+            Method::Exec => json(sandbox.exec(&["sh", "-c", WORK]).await?),
             Method::Stop => {
                 let mut told = json(sandbox.stop(2000).await?);
                 // Who had to be killed was killed once.
@@ -157,5 +161,30 @@ impl<'b> Life<'b> {
             &times,
             &self.sandbox.times_listed().await?,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WORK;
+    use std::fs;
+    use std::process::Command;
+
+    #[test]
+    fn work_that_is_killed_before_it_writes_leaves_what_was_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = |before: &str| {
+            let script = format!("{before}{WORK}");
+            let mut shell = Command::new("sh");
+            let shell = shell.args(["-c", &script]).current_dir(directory.path());
+            shell.status().unwrap();
+            fs::read_to_string(directory.path().join("work")).unwrap()
+        };
+        // Its file is open, and nothing is written.
+        let killed = "echo() { kill -9 $$; }; ";
+        assert_eq!(run(killed), "");
+        assert_eq!(run(""), "work\n");
+        assert_eq!(run(killed), "work\n");
+        assert_eq!(run(""), "work\n");
     }
 }

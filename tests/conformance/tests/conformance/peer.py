@@ -35,6 +35,9 @@ def exactly(size):
 
 
 def run(call, argv):
+    if wrong == "starts_late":
+        # Not wrong, but as a busy machine is.
+        argv = ["sh", "-c", "sleep 1; exec \"$@\"", "sh"] + argv
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     calls[call] = child
     credits.setdefault(call, 256 * 1024)

@@ -6,6 +6,7 @@ use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -125,7 +126,8 @@ impl Subject for Peer {
 
     async fn wire(&self) -> Option<Wire> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/peer.py");
-        let arguments = [script.into_os_string(), self.wrong.into()];
+        let state = self.state.clone().into_os_string();
+        let arguments = [script.into_os_string(), self.wrong.into(), state];
         let path = BTreeMap::from([("PATH".into(), search_path())]);
         let open = b"{\"config\":{},\"place\":{}}".to_vec();
         let wire = Wire::start(&python(), &arguments, &path, open);
@@ -162,6 +164,42 @@ async fn a_wire_that_keeps_the_contract_passes() {
     let report = check(&peer, &options).await.unwrap();
     assert!(report.is_success(), "{}", report.text());
     assert_eq!(report.counts(), (16, 0, 0));
+}
+
+/// Silence before the first byte is no end of its credit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_starts_late_keeps_to_its_credit() {
+    let late = ("starts_late", "", "boundary.credit");
+    let told = found(late).await.unwrap_err();
+    assert!(told.ends_with("Pass"), "{told}");
+}
+
+/// The processes that hold this text in their arguments.
+fn processes(text: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.map(|entry| entry.path().join("cmdline"));
+    let holds = |line: &PathBuf| {
+        let line = fs::read(line).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    };
+    lines.filter(holds).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_outlives_its_wire_is_not_left_behind() {
+    let directory = TempDir::new().unwrap();
+    let peer = Peer {
+        state: directory.path().join("fake"),
+        wrong: "stays",
+    };
+    let options = Options {
+        only: ["ping", "garbage"].map(str::to_owned).to_vec(),
+        ..Options::default()
+    };
+    let report = check(&peer, &options).await.unwrap();
+    assert_eq!(report.counts(), (2, 0, 0), "{}", report.text());
+    let left = processes(peer.state.to_str().unwrap());
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// What the named check says of the peer that does this wrong; nothing where it finds it.
