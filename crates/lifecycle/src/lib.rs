@@ -29,6 +29,7 @@ mod quarantine;
 mod reconcile;
 mod replay;
 mod step;
+mod turn;
 mod up;
 mod wait;
 mod watch;

@@ -5,15 +5,12 @@ use crate::engine::Engine;
 use crate::payload::Payload;
 use crate::persist::is_gone;
 use crate::reconcile::{Finding, Reconciled};
+use crate::turn::Turn;
 use crate::{ErrorCode, Failure};
-use alpine_ledger::{OperationLock, QuarantineRecord, SessionId, SessionRecord, Timestamp};
+use alpine_ledger::{QuarantineRecord, SessionId, SessionRecord, Timestamp};
 use alpine_provider_api::*;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
-
-/// Between two looks whether another has ended.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A sandbox that should not be there.
 #[derive(Debug)]
@@ -22,18 +19,6 @@ pub(crate) struct Stray {
     pub(crate) sandbox: ListedSandbox,
     /// The session that has ended without it; none where no session owns it.
     pub(crate) owner: Option<SessionRecord>,
-}
-
-/// Whose turn it is to deal with strays.
-#[derive(Debug)]
-pub(crate) enum Turn {
-    Mine {
-        _lock: OperationLock,
-    },
-    /// They are only reported.
-    Nobodys,
-    /// Why it is not mine.
-    Anothers(String),
 }
 
 /// One look at a stray sandbox.
@@ -69,35 +54,6 @@ impl Engine {
         .await
     }
 
-    /// Takes the lock under which stray sandboxes are dealt with; who has it gets a while to end.
-    pub(crate) async fn turn_to_save(&self, dry_run: bool) -> Result<Turn, Failure> {
-        if dry_run {
-            return Ok(Turn::Nobodys);
-        }
-        let until = Instant::now() + self.limits.probe;
-        let mut interrupt = self.interrupt.clone();
-        loop {
-            let ledger = self.ledger.clone();
-            let taken = tokio::task::spawn_blocking(move || ledger.lock_strays()).await;
-            return Ok(match taken {
-                Ok(Ok(Some(_lock))) => Turn::Mine { _lock },
-                Ok(Ok(None)) if Instant::now() < until => {
-                    tokio::select! {
-                        signal = interrupt.raised() => return Err(Failure::signalled(signal)),
-                        () = tokio::time::sleep(PAUSE) => continue,
-                    }
-                }
-                Ok(Ok(None)) => Turn::Anothers(
-                    "another process deals with such sandboxes; once it has ended: alpine reconcile"
-                        .to_owned(),
-                ),
-                // On a disk that is full, sessions can still be brought down, which frees space.
-                Ok(Err(error)) => Turn::Anothers(self.told(&Failure::from(error))),
-                Err(died) => Turn::Anothers(died.to_string()),
-            });
-        }
-    }
-
     /// The first look saves the workspace as a durable object; one after the grace period destroys the sandbox.
     pub(crate) async fn quarantine(
         &self,
@@ -131,6 +87,31 @@ impl Engine {
         let known = self.read(move |snapshot| snapshot.quarantined(&id)).await?;
         found.durable_object_id = known.and_then(|record| record.durable_object_id);
         Ok(found)
+    }
+
+    /// The same of the sandbox of a session that has ended: nothing says that what is in it was ever saved.
+    pub(crate) async fn save_left(
+        &self,
+        session: SessionRecord,
+        turn: &Turn,
+    ) -> Result<Reconciled, Failure> {
+        let Some(sandbox_id) = SandboxId::new(&session.sandbox_id) else {
+            return Err(Failure::new(
+                ErrorCode::Internal,
+                "the sandbox's id is malformed",
+            ));
+        };
+        let sandbox = ListedSandbox {
+            sandbox_id,
+            session_id: session.session_id.to_string(),
+            state: SandboxState::Unknown,
+        };
+        let stray = Stray {
+            provider: session.new.provider.clone(),
+            sandbox,
+            owner: Some(session),
+        };
+        self.quarantine(stray, turn).await
     }
 
     async fn save_or_reap(&self, stray: &Stray) -> Result<bool, Failure> {

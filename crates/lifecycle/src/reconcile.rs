@@ -1,12 +1,13 @@
 //! Recovery: what was interrupted and nobody carries on is finished, and ledger and provider are made to agree.
 
 use crate::engine::Engine;
-use crate::quarantine::{Stray, Turn};
+use crate::quarantine::Stray;
+use crate::turn::Turn;
 use crate::{Caller, DownRequest, ErrorCode, Failure, Progress, lookup};
 use alpine_ledger::{
     Action, LedgerError, Liveness, OperationRecord, SessionId, SessionRecord, Snapshot, State,
 };
-use alpine_provider_api::{ListedSandbox, SandboxId, SandboxState};
+use alpine_provider_api::SandboxState;
 use serde::{Deserialize, Serialize};
 
 /// What `reconcile` is asked for.
@@ -237,27 +238,6 @@ impl Engine {
             ),
         }));
         Ok(())
-    }
-
-    /// Nothing says that what is in such a sandbox was ever saved.
-    async fn save_left(&self, session: SessionRecord, turn: &Turn) -> Result<Reconciled, Failure> {
-        let Some(sandbox_id) = SandboxId::new(&session.sandbox_id) else {
-            return Err(Failure::new(
-                ErrorCode::Internal,
-                "the sandbox's id is malformed",
-            ));
-        };
-        let sandbox = ListedSandbox {
-            sandbox_id,
-            session_id: session.session_id.to_string(),
-            state: SandboxState::Unknown,
-        };
-        let stray = Stray {
-            provider: session.new.provider.clone(),
-            sandbox,
-            owner: Some(session),
-        };
-        self.quarantine(stray, turn).await
     }
 
     async fn recover(

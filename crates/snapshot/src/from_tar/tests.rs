@@ -22,10 +22,8 @@ impl Stream {
         old.name[..path.len()].copy_from_slice(path.as_bytes());
         old.linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(entry_type);
-        header.set_mode(match entry_type {
-            EntryType::Directory => 0o755,
-            _ => 0o644,
-        });
+        let is_directory = entry_type == EntryType::Directory;
+        header.set_mode(if is_directory { 0o755 } else { 0o644 });
         header.set_size(content.len() as u64);
         header.set_cksum();
         self.0.extend(header.as_bytes());
