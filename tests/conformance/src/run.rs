@@ -1,7 +1,7 @@
 //! Runs the checks.
 
 use crate::bench::{Bench, Shared};
-use crate::called::{Halt, broken, said, skip};
+use crate::called::{Halt, broken, last_lines, said, skip};
 use crate::catalogue::{Check, picked};
 use crate::repository::Repository;
 use crate::{Checked, Options, Report, Subject, Verdict};
@@ -52,9 +52,10 @@ async fn as_it_is(subject: &dyn Subject, options: &Options) -> io::Result<Report
     let repository = Repository::make(directory.path())?;
     let describe = match describe(subject, options).await {
         Ok(describe) => describe,
-        Err(halt) => {
+        Err((halt, mut told)) => {
+            // Every check is as broken; the log tells it once.
             let fallen = |check| {
-                let verdict = verdict(Err(halt.clone()), Vec::new());
+                let verdict = verdict(Err(halt.clone()), std::mem::take(&mut told));
                 Checked::new(check, subject.reach(), verdict, Duration::ZERO)
             };
             report.checks = wanted.iter().map(fallen).collect();
@@ -88,16 +89,22 @@ async fn as_it_is(subject: &dyn Subject, options: &Options) -> io::Result<Report
     Ok(report)
 }
 
-async fn describe(subject: &dyn Subject, options: &Options) -> Result<DescribeReply, Halt> {
+/// What it says of itself; or why it does not, and the last lines of its log.
+async fn describe(
+    subject: &dyn Subject,
+    options: &Options,
+) -> Result<DescribeReply, (Halt, Vec<String>)> {
     let asked = async {
         let provider = subject.open().await?;
         provider.describe().await
     };
-    match tokio::time::timeout(options.call_limit, asked).await {
-        Ok(Ok(describe)) => Ok(describe),
-        Ok(Err(error)) => broken("the provider opens and says what it is", said(&error)),
-        Err(_) => broken("the provider opens and says what it is", "no answer came"),
-    }
+    let (found, told) = match tokio::time::timeout(options.call_limit, asked).await {
+        Ok(Ok(describe)) => return Ok(describe),
+        Ok(Err(error)) => (said(&error), last_lines(&error)),
+        Err(_) => ("no answer came".to_owned(), Vec::new()),
+    };
+    let expected = "the provider opens and says what it is".to_owned();
+    Err((Halt::Broken { expected, found }, told))
 }
 
 /// A word that no other run has: the temporary directory's name is as unique as the system can make it.
