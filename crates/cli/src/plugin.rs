@@ -42,7 +42,15 @@ pub(crate) struct PluginSetup {
 #[derive(Debug)]
 struct Inside {
     setup: PluginSetup,
+    adapt: Adapt,
     checked: OnceLock<Checked>,
+}
+
+/// Whether the adapter is put over a provider that needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adapt {
+    Yes,
+    No,
 }
 
 /// A provider whose file passed every check.
@@ -58,8 +66,13 @@ struct Checked {
 impl Plugin {
     /// Looks at nothing yet.
     pub(crate) fn new(setup: PluginSetup) -> Self {
+        Self::with(setup, Adapt::Yes)
+    }
+
+    fn with(setup: PluginSetup, adapt: Adapt) -> Self {
         Self(Arc::new(Inside {
             setup,
+            adapt,
             checked: OnceLock::new(),
         }))
     }
@@ -87,6 +100,9 @@ impl Plugin {
     /// What calls go to.
     async fn whole(&self) -> Result<&dyn SandboxProvider, ProviderError> {
         let checked = self.file().await.map_err(calls::refused)?;
+        if self.0.adapt == Adapt::No {
+            return Ok(checked.port.as_ref());
+        }
         let port = Arc::clone(&checked.port);
         let ask = || alpine_provider_adapter::whole(port, &self.0.setup.open.place);
         let whole = checked.whole.get_or_try_init(ask).await?;

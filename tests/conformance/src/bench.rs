@@ -1,6 +1,6 @@
 //! What a check works with: the provider, a repository, and sandboxes that are destroyed afterwards.
 
-use crate::called::{Called, Checking, broken, said};
+use crate::called::{Called, Checking, broken, last_lines, said};
 use crate::random::Random;
 use crate::repository::Repository;
 use crate::sandbox::Sandbox;
@@ -285,5 +285,8 @@ impl Calling<'_> {
         self.bench
             .trace
             .add(format!("← {}{said_before}: {text}", self.method));
+        if let Err(error) = reply {
+            self.bench.trace.add_all(last_lines(error));
+        }
     }
 }

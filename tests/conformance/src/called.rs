@@ -3,6 +3,9 @@
 use alpine_provider_api::{ErrorKind, ProviderError};
 use std::fmt::Debug;
 
+/// As many lines of a log are in a trace; more would push out what led there.
+const MOST_LAST_LINES: usize = 20;
+
 /// Why a check ends before its end.
 #[derive(Clone, Debug)]
 pub(crate) enum Halt {
@@ -67,6 +70,13 @@ impl<R: Debug> Called<R> {
 /// An error in words.
 pub(crate) fn said(error: &ProviderError) -> String {
     format!("`{}`: {}", error.kind.as_str(), error.message)
+}
+
+/// The last lines of the log that tells more of an error, for a trace.
+pub(crate) fn last_lines(error: &ProviderError) -> Vec<String> {
+    let first = error.log_tail.len().saturating_sub(MOST_LAST_LINES);
+    let lines = error.log_tail.iter().skip(first);
+    lines.map(|line| format!("  | {line}")).collect()
 }
 
 /// Text for a report: its beginning.

@@ -6,13 +6,6 @@ use std::fmt::Write as _;
 
 pub(crate) fn write(report: &Report) -> String {
     let (_, failed, skipped) = report.counts();
-    let mut groups: Vec<(&str, Vec<&Checked>)> = Vec::new();
-    for check in &report.checks {
-        match groups.last_mut() {
-            Some((group, checks)) if *group == check.group => checks.push(check),
-            Some(_) | None => groups.push((&check.group, vec![check])),
-        }
-    }
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let left = usize::from(!report.left.is_empty());
     // Writing to a string can't fail.
@@ -23,14 +16,16 @@ pub(crate) fn write(report: &Report) -> String {
         report.checks.len() + left,
         failed + left,
     );
-    for (group, checks) in groups {
+    for (title, checks) in report.groups() {
         let _ = writeln!(
             out,
             "  <testsuite name=\"{}\" tests=\"{}\">",
-            escaped(group),
+            escaped(&title),
             checks.len()
         );
-        checks.iter().for_each(|check| case(&mut out, check));
+        checks
+            .iter()
+            .for_each(|check| case(&mut out, &title, check));
         out.push_str("  </testsuite>\n");
     }
     if left > 0 {
@@ -44,12 +39,12 @@ pub(crate) fn write(report: &Report) -> String {
     out
 }
 
-fn case(out: &mut String, check: &Checked) {
+fn case(out: &mut String, title: &str, check: &Checked) {
     let seconds = Duration(check.ms);
     let _ = write!(
         out,
         "    <testcase classname=\"{}\" name=\"{}\" time=\"{seconds}\"",
-        escaped(&check.group),
+        escaped(title),
         escaped(&check.name)
     );
     let _ = match &check.verdict {

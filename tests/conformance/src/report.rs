@@ -1,7 +1,7 @@
 //! What the checks came to, as text, JSON and JUnit XML.
 
 use crate::catalogue::Check;
-use crate::junit;
+use crate::{Reach, junit};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Checked {
     pub group: String,
     /// The sentence of the contract.
     pub sentence: String,
+    /// How the provider was reached, and whether with what the host adds to it.
+    pub reach: String,
     /// What it came to.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -45,11 +47,12 @@ pub struct Checked {
 }
 
 impl Checked {
-    pub(crate) fn new(check: &Check, verdict: Verdict, took: Duration) -> Self {
+    pub(crate) fn new(check: &Check, reach: Reach, verdict: Verdict, took: Duration) -> Self {
         Self {
             name: check.name.to_owned(),
             group: check.group.as_str().to_owned(),
             sentence: check.sentence.to_owned(),
+            reach: reach.as_str().to_owned(),
             verdict,
             ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         }
@@ -76,6 +79,40 @@ pub struct Report {
 }
 
 impl Report {
+    /// This one, and that of the same provider with what the host adds to it.
+    pub(crate) fn with_adapted(mut self, adapted: Report) -> Self {
+        let reach = format!("{}, with what alpine adds", self.reach);
+        self.left.extend(adapted.left);
+        self.checks.extend(adapted.checks.into_iter().map(|check| {
+            let reach = reach.clone();
+            Checked { reach, ..check }
+        }));
+        self
+    }
+
+    /// This one, and something more that is wrong when it is over.
+    pub(crate) fn with_left(mut self, left: String) -> Self {
+        self.left.push(left);
+        self
+    }
+
+    /// The checks of each group, in their order, under a title: with how the provider was reached where that is several ways.
+    pub(crate) fn groups(&self) -> Vec<(String, Vec<&Checked>)> {
+        let is_one_way = self.checks.iter().all(|check| check.reach == self.reach);
+        let mut groups: Vec<(String, Vec<&Checked>)> = Vec::new();
+        for check in &self.checks {
+            let title = match is_one_way {
+                true => check.group.clone(),
+                false => format!("{} ({})", check.group, check.reach),
+            };
+            match groups.last_mut() {
+                Some((last, checks)) if *last == title => checks.push(check),
+                Some(_) | None => groups.push((title, vec![check])),
+            }
+        }
+        groups
+    }
+
     /// How many passed, failed, and were skipped.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
@@ -105,13 +142,9 @@ impl Report {
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = format!("{} {} ({})\n", self.provider, self.version, self.reach);
-        let mut group = "";
-        for check in &self.checks {
-            if check.group != group {
-                group = &check.group;
-                let _ = writeln!(out, "\n{group}");
-            }
-            text_of(&mut out, check);
+        for (title, checks) in self.groups() {
+            let _ = writeln!(out, "\n{title}");
+            checks.iter().for_each(|check| text_of(&mut out, check));
         }
         let (passed, failed, skipped) = self.counts();
         let _ = writeln!(out, "\n{passed} passed, {failed} failed, {skipped} skipped");

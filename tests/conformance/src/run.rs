@@ -1,7 +1,7 @@
 //! Runs the checks.
 
 use crate::bench::{Bench, Shared};
-use crate::called::{Halt, broken, said, skip};
+use crate::called::{Halt, broken, last_lines, said, skip};
 use crate::catalogue::{Check, picked};
 use crate::repository::Repository;
 use crate::{Checked, Options, Report, Subject, Verdict};
@@ -13,11 +13,26 @@ use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// Runs every check that is asked for, one after the other, and removes what they made.
+/// Runs every check that is asked for, one after the other, and removes what they made: of the provider as it is, and then
+/// with what the host adds to it.
 ///
 /// # Errors
 /// When the kit itself can't work: no temporary directory, no `git`, or nothing of that name to check. What is wrong with the provider is in the report.
 pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
+    let bare = as_it_is(subject, options).await?;
+    if bare.provider.is_empty() {
+        // It could not even be asked what it has, which every check tells.
+        return Ok(bare);
+    }
+    match tokio::time::timeout(options.call_limit, subject.adapted()).await {
+        Ok(Ok(None)) => Ok(bare),
+        Ok(Ok(Some(adapted))) => Ok(bare.with_adapted(as_it_is(&*adapted, options).await?)),
+        Ok(Err(error)) => Ok(bare.with_left(format!("nothing can be added: {}", said(&error)))),
+        Err(_) => Ok(bare.with_left("nothing can be added: no answer came".to_owned())),
+    }
+}
+
+async fn as_it_is(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
     let mut temporary = tempfile::Builder::new();
     let temporary = temporary.prefix("alpine-conformance-");
     let directory = match &options.temporary {
@@ -37,13 +52,11 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
     let repository = Repository::make(directory.path())?;
     let describe = match describe(subject, options).await {
         Ok(describe) => describe,
-        Err(halt) => {
+        Err((halt, mut told)) => {
+            // Every check is as broken; the log tells it once.
             let fallen = |check| {
-                Checked::new(
-                    check,
-                    verdict(Err(halt.clone()), Vec::new()),
-                    Duration::ZERO,
-                )
+                let verdict = verdict(Err(halt.clone()), std::mem::take(&mut told));
+                Checked::new(check, subject.reach(), verdict, Duration::ZERO)
             };
             report.checks = wanted.iter().map(fallen).collect();
             return Ok(report);
@@ -66,9 +79,8 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
             .into_iter()
             .map(|left| format!("{}: {left}", check.name));
         report.left.extend(left);
-        report
-            .checks
-            .push(Checked::new(check, verdict, begun.elapsed()));
+        let checked = Checked::new(check, subject.reach(), verdict, begun.elapsed());
+        report.checks.push(checked);
     }
     let listed = caught(still_listed(&shared)).await;
     report
@@ -77,16 +89,22 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
     Ok(report)
 }
 
-async fn describe(subject: &dyn Subject, options: &Options) -> Result<DescribeReply, Halt> {
+/// What it says of itself; or why it does not, and the last lines of its log.
+async fn describe(
+    subject: &dyn Subject,
+    options: &Options,
+) -> Result<DescribeReply, (Halt, Vec<String>)> {
     let asked = async {
         let provider = subject.open().await?;
         provider.describe().await
     };
-    match tokio::time::timeout(options.call_limit, asked).await {
-        Ok(Ok(describe)) => Ok(describe),
-        Ok(Err(error)) => broken("the provider opens and says what it is", said(&error)),
-        Err(_) => broken("the provider opens and says what it is", "no answer came"),
-    }
+    let (found, told) = match tokio::time::timeout(options.call_limit, asked).await {
+        Ok(Ok(describe)) => return Ok(describe),
+        Ok(Err(error)) => (said(&error), last_lines(&error)),
+        Err(_) => ("no answer came".to_owned(), Vec::new()),
+    };
+    let expected = "the provider opens and says what it is".to_owned();
+    Err((Halt::Broken { expected, found }, told))
 }
 
 /// A word that no other run has: the temporary directory's name is as unique as the system can make it.

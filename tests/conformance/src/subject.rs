@@ -56,6 +56,14 @@ pub trait Subject: Send + Sync + fmt::Debug {
     fn objects(&self) -> Option<PathBuf> {
         None
     }
+
+    /// The same with what the host adds to it, where the host adds anything: this is checked, too.
+    ///
+    /// # Errors
+    /// When the provider does not say what it has.
+    async fn adapted(&self) -> Result<Option<Box<dyn Subject>>, ProviderError> {
+        Ok(None)
+    }
 }
 
 /// A provider that is compiled in.

@@ -29,6 +29,10 @@ impl Trace {
         lines.push(line);
     }
 
+    pub(crate) fn add_all(&self, lines: Vec<String>) {
+        lines.into_iter().for_each(|line| self.add(line));
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.clone()

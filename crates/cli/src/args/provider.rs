@@ -59,7 +59,7 @@ pub(crate) enum ProviderCommand {
   alpine provider check acme --fresh --junit report.xml --json
 
 It works in a temporary place: nothing of your sessions is touched. The exit status is 1 when a sentence of the contract is
-broken.")]
+broken. A provider that alpine adds to is checked twice: as it is reached, then with what alpine adds.")]
 pub(crate) struct CheckArgs {
     /// A provider's name, or a library's or a program's file
     #[arg(value_name = "NAME|FILE")]

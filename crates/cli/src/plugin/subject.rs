@@ -1,6 +1,6 @@
 //! A provider as the conformance kit sees it: opened anew at any time, and killed.
 
-use super::{Plugin, PluginSetup};
+use super::{Adapt, Plugin, PluginSetup};
 use alpine_conformance::{Reach, Subject, Wire};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
@@ -14,16 +14,17 @@ use std::sync::Arc;
 /// The variable by which a process of this check is known.
 const MARK: &str = "ALPINE_PROVIDER_CHECK";
 
-/// A provider that is not compiled in.
-#[derive(Debug)]
+/// A provider that is not compiled in: bare, or with what the adapter adds to it.
+#[derive(Clone, Debug)]
 pub(crate) struct Checkable {
     setup: PluginSetup,
+    adapt: Adapt,
     reach: Reach,
     mark: String,
 }
 
 impl Checkable {
-    /// A provider, and a text that no other check has.
+    /// A provider as it is, and a text that no other check has.
     ///
     /// # Errors
     /// When its file is refused.
@@ -36,7 +37,17 @@ impl Checkable {
         };
         setup.env.insert(MARK.to_owned(), Secret::new(mark.clone()));
         Plugin::new(setup.clone()).check()?;
-        Ok(Self { setup, reach, mark })
+        let adapt = Adapt::No;
+        Ok(Self {
+            setup,
+            adapt,
+            reach,
+            mark,
+        })
+    }
+
+    fn plugin(&self) -> Plugin {
+        Plugin::with(self.setup.clone(), self.adapt)
     }
 
     /// The processes that this one has started for it, and not those that they started.
@@ -73,7 +84,7 @@ impl Subject for Checkable {
 
     async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError> {
         // It is started with its first call, which may be killed as any other may.
-        Ok(Arc::new(Plugin::new(self.setup.clone())))
+        Ok(Arc::new(self.plugin()))
     }
 
     async fn kill(&self) -> bool {
@@ -86,6 +97,10 @@ impl Subject for Checkable {
     }
 
     async fn wire(&self) -> Option<Wire> {
+        if self.adapt == Adapt::Yes {
+            // It is the bare one's, and was checked as such.
+            return None;
+        }
         let file = &self.setup.table.file.as_ref()?.value.path;
         let (program, arguments) = match self.reach {
             Reach::CompiledIn | Reach::InProcess => return None,
@@ -107,5 +122,17 @@ impl Subject for Checkable {
 
     fn objects(&self) -> Option<PathBuf> {
         Some(self.setup.open.place.objects.clone())
+    }
+
+    async fn adapted(&self) -> Result<Option<Box<dyn Subject>>, ProviderError> {
+        let adapt = Adapt::Yes;
+        let adapted = Self {
+            adapt,
+            ..self.clone()
+        };
+        let (bare, whole) = (self.plugin(), adapted.plugin());
+        // A provider that is whole by itself is left as it is.
+        let is_same = bare.describe().await?.methods == whole.describe().await?.methods;
+        Ok((!is_same).then(|| Box::new(adapted) as Box<dyn Subject>))
     }
 }

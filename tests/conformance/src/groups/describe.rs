@@ -1,7 +1,7 @@
 //! What a provider says of itself.
 
 use crate::bench::Bench;
-use crate::called::{Called, Checking, broken, said, same, skip};
+use crate::called::{Called, Checking, broken, last_lines, said, same, skip};
 use crate::catalogue::{Check, check};
 use crate::sandbox::Sandbox;
 use alpine_provider_api::*;
@@ -31,7 +31,10 @@ pub(crate) const CHECKS: &[Check] = &[
 async fn ask(bench: &Bench<'_>) -> Checking<DescribeReply> {
     let provider = bench.provider().await?;
     let reply = provider.describe().await;
-    reply.or_else(|error| broken("describe answers", said(&error)))
+    reply.or_else(|error| {
+        bench.trace.add_all(last_lines(&error));
+        broken("describe answers", said(&error))
+    })
 }
 
 async fn again(bench: &Bench<'_>) -> Checking {

@@ -105,6 +105,72 @@ fn the_template_passes_the_whole_check() {
     assert_eq!(report["counts"]["failed"], 0, "{report:#}");
 }
 
+/// The provider in Python, of which this is replaced.
+fn python_with(world: &World, kept: &str, instead: &str) -> PathBuf {
+    let source = fs::read_to_string(alpine_plugin_tests::python()).expect("a source");
+    assert_eq!(source.matches(kept).count(), 1, "{kept}");
+    let file = world.env.root().join("provider.py");
+    fs::write(&file, source.replace(kept, instead)).expect("a file");
+    protect(&file, 0o755);
+    file
+}
+
+/// The adapter keeps fences itself: through it alone, nobody would see that the provider does not.
+#[test]
+fn a_check_finds_what_the_adapter_would_make_good() {
+    let world = World::new();
+    let (keeps, forgets) = ("if fence < seen:", "if False:");
+    for (instead, exit) in [(keeps, 0), (forgets, 1)] {
+        let file = python_with(&world, keeps, instead);
+        let junit = world.env.root().join("report.xml");
+        let words = [
+            "provider",
+            "check",
+            shown(&file),
+            "--only",
+            "fence",
+            "--junit",
+        ];
+        let output = world.run(&with_json(&[&words[..], &[shown(&junit)]].concat()));
+        assert_eq!(output.code(), Some(exit), "{output:#?}");
+        let report = alpine_testkit::json(&output);
+        let of = |check: &serde_json::Value| (text(check, "reach"), text(check, "verdict"));
+        let found: Vec<_> = report["checks"]
+            .as_array()
+            .expect("checks")
+            .iter()
+            .map(of)
+            .collect();
+        let (bare, adapted) = found.split_at(found.len() / 2);
+        let is_broken = bare.iter().any(|(_, verdict)| verdict == "fail");
+        assert_eq!(is_broken, exit == 1, "{report:#}");
+        assert!(
+            bare.iter().all(|(reach, _)| reach == "executable"),
+            "{report:#}"
+        );
+        let whole = |(reach, verdict): &(String, String)| {
+            reach == "executable, with what alpine adds" && verdict == "pass"
+        };
+        assert!(
+            !adapted.is_empty() && adapted.iter().all(whole),
+            "{report:#}"
+        );
+        let counts = report["counts"].as_object().expect("counts").values();
+        let sum: u64 = counts.filter_map(serde_json::Value::as_u64).sum();
+        assert_eq!(sum, found.len() as u64, "{report:#}");
+        let suites = fs::read_to_string(&junit).expect("a report");
+        for title in [
+            "fencing (executable)",
+            "fencing (executable, with what alpine adds)",
+        ] {
+            assert!(
+                suites.contains(&format!("<testsuite name=\"{title}\"")),
+                "{suites}"
+            );
+        }
+    }
+}
+
 /// One document, its status, and the program's own time, where a provider does this wrong.
 #[test]
 fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {

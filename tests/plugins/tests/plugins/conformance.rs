@@ -4,6 +4,8 @@ use super::support::ported;
 use alpine_conformance::{Options, check};
 use alpine_plugin_tests::{By, Ported, build, library, python};
 use serde_json::json;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 fn c(into: &Path) -> PathBuf {
@@ -76,6 +78,46 @@ async fn the_template_converges_after_fifty_kills() {
     assert_eq!(options.points, 50);
     let report = check(&subject, &options).await.unwrap();
     assert_eq!(report.counts(), (1, 0, 0), "{}", report.text());
+}
+
+/// What the report tells of the provider in Python, of which this is replaced.
+async fn told(kept: &str, instead: &str, only: &str) -> String {
+    let (_directory, subject) = ported(By::Exec, |into| {
+        let source = fs::read_to_string(python()).unwrap();
+        assert_eq!(source.matches(kept).count(), 1, "{kept}");
+        let file = into.join("provider.py");
+        fs::write(&file, source.replace(kept, instead)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        file
+    });
+    let options = Options {
+        only: vec![only.to_owned()],
+        ..Options::default()
+    };
+    let report = check(&subject, &options).await.unwrap();
+    assert!(!report.is_success(), "{}", report.text());
+    report.text()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_provider_did_not_start_is_told_once() {
+    let text = told(
+        "import fcntl\n",
+        "import nothing_of_this_name\n",
+        "describe",
+    )
+    .await;
+    let why = "| ModuleNotFoundError: No module named 'nothing_of_this_name'";
+    assert_eq!(text.matches(why).count(), 1, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_words_of_a_provider_that_died_are_told() {
+    let kept = "        name = id_of(request)\n        about = {";
+    let dies =
+        "        print('the last words', file=sys.stderr, flush=True)\n        os._exit(3)\n";
+    let text = told(kept, &format!("{dies}{kept}"), "provision.makes").await;
+    assert!(text.contains("| the last words"), "{text}");
 }
 
 /// A test of each way to reach it: as it is, and made whole by the adapter.
