@@ -9,6 +9,7 @@ use alpine_provider_api::{DescribeReply, Feature, Method};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -18,6 +19,21 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// When the kit itself can't work: no temporary directory, no `git`, or nothing of that name to check. What is wrong with the provider is in the report.
 pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
+    check_until(subject, options, std::future::pending(), |_| {}).await
+}
+
+/// The same, and each check is told as it ends. When `stop` ends, the running check is dropped and what it made is
+/// removed; the report holds the checks that had ended by then.
+///
+/// # Errors
+/// As `check`.
+pub async fn check_until(
+    subject: &dyn Subject,
+    options: &Options,
+    stop: impl Future<Output = ()> + Send,
+    mut told: impl FnMut(&Checked) + Send,
+) -> io::Result<Report> {
+    let mut stop = Stop::new(stop);
     let mut temporary = tempfile::Builder::new();
     let temporary = temporary.prefix("alpine-conformance-");
     let directory = match &options.temporary {
@@ -35,7 +51,11 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
         left: Vec::new(),
     };
     let repository = Repository::make(directory.path())?;
-    let describe = match describe(subject, options).await {
+    let describe = tokio::select! {
+        describe = describe(subject, options) => describe,
+        () = stop.came() => return Ok(report),
+    };
+    let describe = match describe {
         Ok(describe) => describe,
         Err(halt) => {
             let fallen = |check| {
@@ -61,20 +81,51 @@ pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Repor
     };
     for (number, check) in (0..).zip(&wanted) {
         let begun = Instant::now();
-        let (verdict, left) = one(&shared, check, number).await;
+        let (verdict, left) = one(&shared, check, number, &mut stop).await;
         let left = left
             .into_iter()
             .map(|left| format!("{}: {left}", check.name));
         report.left.extend(left);
-        report
-            .checks
-            .push(Checked::new(check, verdict, begun.elapsed()));
+        let Some(verdict) = verdict else {
+            return Ok(report);
+        };
+        let checked = Checked::new(check, verdict, begun.elapsed());
+        told(&checked);
+        report.checks.push(checked);
     }
-    let listed = caught(still_listed(&shared)).await;
+    let listed = tokio::select! {
+        listed = caught(still_listed(&shared)) => listed,
+        () = stop.came() => return Ok(report),
+    };
     report
         .left
         .extend(listed.unwrap_or_else(|panic| vec![format!("list panicked: {panic}")]));
     Ok(report)
+}
+
+/// How long what a check made may take to be removed once the run is to stop.
+const LAST: Duration = Duration::from_secs(20);
+
+/// The wish to stop, which stays once it came.
+struct Stop<F> {
+    wish: Pin<Box<F>>,
+    is_here: bool,
+}
+
+impl<F: Future<Output = ()>> Stop<F> {
+    fn new(wish: F) -> Self {
+        Self {
+            wish: Box::pin(wish),
+            is_here: false,
+        }
+    }
+
+    async fn came(&mut self) {
+        if !self.is_here {
+            self.wish.as_mut().await;
+            self.is_here = true;
+        }
+    }
 }
 
 async fn describe(subject: &dyn Subject, options: &Options) -> Result<DescribeReply, Halt> {
@@ -97,24 +148,41 @@ fn run_of(directory: &Path) -> String {
     format!("{word}{}", std::process::id())
 }
 
-/// Runs one check, and says what is left of it.
-async fn one(shared: &Shared<'_>, check: &Check, number: u64) -> (Verdict, Vec<String>) {
+/// Runs one check, unless the run is to stop, and says what is left of it.
+async fn one(
+    shared: &Shared<'_>,
+    check: &Check,
+    number: u64,
+    stop: &mut Stop<impl Future<Output = ()> + Send>,
+) -> (Option<Verdict>, Vec<String>) {
     if let Err(halt) = gate(shared, check) {
-        return (verdict(Err(halt), Vec::new()), Vec::new());
+        return (Some(verdict(Err(halt), Vec::new())), Vec::new());
     }
     let bench = Bench::new(shared, number);
     let limit = shared.options.check_limit;
-    let done = match tokio::time::timeout(limit, caught((check.work)(&bench))).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panic)) => broken("no panic crosses to the caller", panic),
-        Err(_) => broken(format!("the check ends within {limit:?}"), "it did not"),
+    let done = tokio::select! {
+        biased;
+        () = stop.came() => None,
+        done = tokio::time::timeout(limit, caught((check.work)(&bench))) => Some(match done {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => broken("no panic crosses to the caller", panic),
+            Err(_) => broken(format!("the check ends within {limit:?}"), "it did not"),
+        }),
     };
+    if done.is_none() {
+        // The signal may have ended the provider's process, too.
+        bench.reopen().await;
+    }
     // Before the cleaning up, which would push the interesting lines out.
-    let verdict = verdict(done, bench.trace.lines());
-    let left = match tokio::time::timeout(limit, caught(bench.clean_up())).await {
-        Ok(Ok(left)) => left,
-        Ok(Err(panic)) => vec![format!("cleaning up panicked: {panic}")],
-        Err(_) => vec!["cleaning up took too long".to_owned()],
+    let verdict = done.map(|done| verdict(done, bench.trace.lines()));
+    let cleaned = tokio::select! {
+        cleaned = tokio::time::timeout(limit, caught(bench.clean_up())) => cleaned.ok(),
+        () = async { stop.came().await; tokio::time::sleep(LAST).await } => None,
+    };
+    let left = match cleaned {
+        Some(Ok(left)) => left,
+        Some(Err(panic)) => vec![format!("cleaning up panicked: {panic}")],
+        None => vec!["cleaning up took too long".to_owned()],
     };
     (verdict, left)
 }

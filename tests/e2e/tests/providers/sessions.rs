@@ -1,7 +1,9 @@
 //! Whole sessions with a provider that is not compiled in: in a process of its own, in this one, and as a program.
 
 use super::*;
-use crate::support::{World, document, text, with_json};
+use crate::support::{Running, World, document, failed, text, with_json};
+use alpine_testkit::Fault;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// The three ways to a provider.
@@ -348,6 +350,31 @@ fn a_check_tells_what_holds_and_what_does_not_and_touches_nothing() {
             text(&failure, "cause").contains(given.trim_start_matches("./")),
             "{failure:#}"
         );
+    }
+}
+
+#[test]
+fn a_check_that_gets_a_signal_leaves_nothing() {
+    for (way, signal, exit) in [
+        (Way::Hosted, Signal::INT, 130),
+        (Way::Program, Signal::TERM, 143),
+    ] {
+        let world = world(way);
+        let temporary = world.env.root().join("temporary");
+        fs::create_dir(&temporary).unwrap();
+        let words = ["provider", "check", "acme", "--only", "crash.dropped"];
+        world.fake().fault("provision", Fault::Hang, 1);
+        let mut command = world.command(&with_json(&words));
+        command.env("TMPDIR", &temporary);
+        let check = Running::start(command);
+        world.wait_for_call("provision");
+        check.signal(signal);
+        let failure = failed(&check.wait(), "ERR_INTERRUPTED", exit);
+        assert_eq!(text(&failure, "next_step"), "alpine provider check acme");
+        let cause = text(&failure, "cause");
+        assert_eq!(cause, "interrupted after 0 checks");
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+        assert_eq!(world.fake().sandboxes(), [], "a sandbox is left");
     }
 }
 

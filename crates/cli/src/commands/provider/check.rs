@@ -5,9 +5,10 @@ use crate::config::{Config, Origin, ProviderTable, is_name};
 use crate::parse::usage;
 use crate::plugin::{Checkable, refused};
 use crate::setup::ProviderSetup;
+use crate::signals;
 use crate::work::{Work, drive, runtime};
-use alpine_conformance::{CompiledIn, Options, Report, Subject, check, picked};
-use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_conformance::{CompiledIn, Options, Report, Subject, check_until, picked};
+use alpine_lifecycle::{ErrorCode, Failure, Signal, quoted};
 use alpine_provider_store::{Pin, inspect, open_named};
 use std::fs;
 use std::path::Path;
@@ -18,6 +19,7 @@ const BROKEN: u8 = 1;
 
 pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
     picked(&args.only).map_err(|cause| usage(cause, "alpine provider check --help"))?;
+    let interrupt = signals::interrupt()?;
     let place = tempfile::Builder::new()
         .prefix("alpine-check-")
         .tempdir()
@@ -34,8 +36,15 @@ pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
         temporary: Some(place.path().to_owned()),
         ..Options::default()
     };
-    let report = drive(runtime()?, async { check(&*subject, &options).await });
+    let mut wish = interrupt.clone();
+    let stop = async {
+        wish.raised().await;
+    };
+    let report = drive(runtime()?, check_until(&*subject, &options, stop, |_| {}));
     let report = report.map_err(|error| failed(&format!("the checks can't be made: {error}")))?;
+    if let Some(signal) = interrupt.is_raised() {
+        return Err(interrupted(signal, &report, &args.provider));
+    }
     if let Some(path) = &args.junit {
         write(path, &report.junit())?;
     }
@@ -49,6 +58,16 @@ fn tell(work: &Work, report: &Report) {
     } else {
         work.output.text(report.text().trim_end());
     }
+}
+
+/// What was to be checked is not known to hold; what could not be removed is told.
+fn interrupted(signal: Signal, report: &Report, given: &str) -> Failure {
+    let mut failure = Failure::signalled(signal);
+    failure.cause = format!("interrupted after {} checks", report.checks.len());
+    for left in &report.left {
+        failure.cause.push_str(&format!("\nleft behind: {left}"));
+    }
+    failure.next(format!("alpine provider check {}", quoted(given)))
 }
 
 fn failed(cause: &str) -> Failure {
