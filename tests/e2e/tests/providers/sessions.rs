@@ -326,6 +326,14 @@ fn a_check_tells_what_holds_and_what_does_not_and_touches_nothing() {
         let output = world.run(&arguments);
         assert_eq!(output.code(), Some(1), "{way:?}: {output:#?}");
         assert!(output.stdout.contains("broken:") && output.stdout.contains(" failed, "));
+        // Each is told as it ends, to who does not read documents.
+        let lines = output.stderr.lines();
+        let told = lines.filter(|line| line.starts_with("exec.")).count();
+        assert!(
+            told > 5 && output.stderr.contains(": FAIL ("),
+            "{output:#?}"
+        );
+        assert_eq!(report.stderr, "");
         assert!(fs::read_to_string(&junit).unwrap().contains("<failure"));
         assert!(
             !world.env.fake_directory().join("sandboxes").exists()
@@ -344,6 +352,22 @@ fn a_check_tells_what_holds_and_what_does_not_and_touches_nothing() {
         let cause = text(&failure, "cause");
         assert!(cause.contains(value) && cause.contains(says), "{failure:#}");
     }
+    // The report has a place before anything is checked.
+    let junit = [
+        "provider",
+        "check",
+        "fake",
+        "--only",
+        "describe",
+        "--junit",
+        "/nonexistent/x.xml",
+    ];
+    let failed = world.run(&junit);
+    assert_eq!((failed.code(), &*failed.stdout), (Some(1), ""));
+    assert!(
+        failed.stderr.contains("ERR_USAGE") && !failed.stderr.contains(": ok ("),
+        "{failed:#?}"
+    );
     for given in ["acme", "./none.so"] {
         let failure = world.fails(&["provider", "check", given], "ERR_PROVIDER_NOT_FOUND", 1);
         assert!(
