@@ -27,6 +27,6 @@ mod wire;
 pub use catalogue::{Check, Group, checks, picked};
 pub use options::Options;
 pub use report::{Checked, Report, Verdict};
-pub use run::check;
+pub use run::{check, check_until};
 pub use subject::{CompiledIn, Reach, Subject};
 pub use wire::Wire;

@@ -9,6 +9,7 @@ use alpine_provider_api::{DescribeReply, Feature, Method};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,20 +20,43 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// When the kit itself can't work: no temporary directory, no `git`, or nothing of that name to check. What is wrong with the provider is in the report.
 pub async fn check(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
-    let bare = as_it_is(subject, options).await?;
-    if bare.provider.is_empty() {
+    check_until(subject, options, std::future::pending(), |_| {}).await
+}
+
+/// The same, and each check is told as it ends. When `stop` ends, the running check is dropped and what it made is
+/// removed; the report holds the checks that had ended by then.
+///
+/// # Errors
+/// As `check`.
+pub async fn check_until(
+    subject: &dyn Subject,
+    options: &Options,
+    stop: impl Future<Output = ()> + Send,
+    mut told: impl FnMut(&Checked) + Send,
+) -> io::Result<Report> {
+    let mut stop = Stop::new(stop);
+    let bare = as_it_is(subject, options, &mut stop, &mut told).await?;
+    if bare.provider.is_empty() || stop.is_here {
         // It could not even be asked what it has, which every check tells.
         return Ok(bare);
     }
     match tokio::time::timeout(options.call_limit, subject.adapted()).await {
         Ok(Ok(None)) => Ok(bare),
-        Ok(Ok(Some(adapted))) => Ok(bare.with_adapted(as_it_is(&*adapted, options).await?)),
+        Ok(Ok(Some(adapted))) => {
+            let adapted = as_it_is(&*adapted, options, &mut stop, &mut told).await?;
+            Ok(bare.with_adapted(adapted))
+        }
         Ok(Err(error)) => Ok(bare.with_left(format!("nothing can be added: {}", said(&error)))),
         Err(_) => Ok(bare.with_left("nothing can be added: no answer came".to_owned())),
     }
 }
 
-async fn as_it_is(subject: &dyn Subject, options: &Options) -> io::Result<Report> {
+async fn as_it_is(
+    subject: &dyn Subject,
+    options: &Options,
+    stop: &mut Stop<impl Future<Output = ()> + Send>,
+    told: &mut (impl FnMut(&Checked) + Send),
+) -> io::Result<Report> {
     let mut temporary = tempfile::Builder::new();
     let temporary = temporary.prefix("alpine-conformance-");
     let directory = match &options.temporary {
@@ -50,7 +74,11 @@ async fn as_it_is(subject: &dyn Subject, options: &Options) -> io::Result<Report
         left: Vec::new(),
     };
     let repository = Repository::make(directory.path())?;
-    let describe = match describe(subject, options).await {
+    let describe = tokio::select! {
+        describe = describe(subject, options) => describe,
+        () = stop.came() => return Ok(report),
+    };
+    let describe = match describe {
         Ok(describe) => describe,
         Err((halt, mut told)) => {
             // Every check is as broken; the log tells it once.
@@ -74,19 +102,51 @@ async fn as_it_is(subject: &dyn Subject, options: &Options) -> io::Result<Report
     };
     for (number, check) in (0..).zip(&wanted) {
         let begun = Instant::now();
-        let (verdict, left) = one(&shared, check, number).await;
+        let (verdict, left) = one(&shared, check, number, stop).await;
         let left = left
             .into_iter()
             .map(|left| format!("{}: {left}", check.name));
         report.left.extend(left);
+        let Some(verdict) = verdict else {
+            return Ok(report);
+        };
         let checked = Checked::new(check, subject.reach(), verdict, begun.elapsed());
+        told(&checked);
         report.checks.push(checked);
     }
-    let listed = caught(still_listed(&shared)).await;
+    let listed = tokio::select! {
+        listed = caught(still_listed(&shared)) => listed,
+        () = stop.came() => return Ok(report),
+    };
     report
         .left
         .extend(listed.unwrap_or_else(|panic| vec![format!("list panicked: {panic}")]));
     Ok(report)
+}
+
+/// How long what a check made may take to be removed once the run is to stop.
+const LAST: Duration = Duration::from_secs(20);
+
+/// The wish to stop, which stays once it came.
+struct Stop<F> {
+    wish: Pin<Box<F>>,
+    is_here: bool,
+}
+
+impl<F: Future<Output = ()>> Stop<F> {
+    fn new(wish: F) -> Self {
+        Self {
+            wish: Box::pin(wish),
+            is_here: false,
+        }
+    }
+
+    async fn came(&mut self) {
+        if !self.is_here {
+            self.wish.as_mut().await;
+            self.is_here = true;
+        }
+    }
 }
 
 /// What it says of itself; or why it does not, and the last lines of its log.
@@ -115,24 +175,41 @@ fn run_of(directory: &Path) -> String {
     format!("{word}{}", std::process::id())
 }
 
-/// Runs one check, and says what is left of it.
-async fn one(shared: &Shared<'_>, check: &Check, number: u64) -> (Verdict, Vec<String>) {
+/// Runs one check, unless the run is to stop, and says what is left of it.
+async fn one(
+    shared: &Shared<'_>,
+    check: &Check,
+    number: u64,
+    stop: &mut Stop<impl Future<Output = ()> + Send>,
+) -> (Option<Verdict>, Vec<String>) {
     if let Err(halt) = gate(shared, check) {
-        return (verdict(Err(halt), Vec::new()), Vec::new());
+        return (Some(verdict(Err(halt), Vec::new())), Vec::new());
     }
     let bench = Bench::new(shared, number);
     let limit = shared.options.check_limit;
-    let done = match tokio::time::timeout(limit, caught((check.work)(&bench))).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panic)) => broken("no panic crosses to the caller", panic),
-        Err(_) => broken(format!("the check ends within {limit:?}"), "it did not"),
+    let done = tokio::select! {
+        biased;
+        () = stop.came() => None,
+        done = tokio::time::timeout(limit, caught((check.work)(&bench))) => Some(match done {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => broken("no panic crosses to the caller", panic),
+            Err(_) => broken(format!("the check ends within {limit:?}"), "it did not"),
+        }),
     };
+    if done.is_none() {
+        // The signal may have ended the provider's process, too.
+        bench.reopen().await;
+    }
     // Before the cleaning up, which would push the interesting lines out.
-    let verdict = verdict(done, bench.trace.lines());
-    let left = match tokio::time::timeout(limit, caught(bench.clean_up())).await {
-        Ok(Ok(left)) => left,
-        Ok(Err(panic)) => vec![format!("cleaning up panicked: {panic}")],
-        Err(_) => vec!["cleaning up took too long".to_owned()],
+    let verdict = done.map(|done| verdict(done, bench.trace.lines()));
+    let cleaned = tokio::select! {
+        cleaned = tokio::time::timeout(limit, caught(bench.clean_up())) => cleaned.ok(),
+        () = async { stop.came().await; tokio::time::sleep(LAST).await } => None,
+    };
+    let left = match cleaned {
+        Some(Ok(left)) => left,
+        Some(Err(panic)) => vec![format!("cleaning up panicked: {panic}")],
+        None => vec!["cleaning up took too long".to_owned()],
     };
     (verdict, left)
 }

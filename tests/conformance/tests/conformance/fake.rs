@@ -1,7 +1,8 @@
 //! The fake keeps the contract.
 
-use alpine_conformance::{CompiledIn, Options, Verdict, check};
+use alpine_conformance::{CompiledIn, Options, Verdict, check, check_until};
 use alpine_testkit::FakeProvider;
+use std::fs;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -43,4 +44,37 @@ async fn what_looks_at_nothing_is_no_success() {
     let report = check(&fake(&directory), &options("crash.dropped")).await;
     let verdict = &report.unwrap().checks[0].verdict;
     assert!(matches!(verdict, Verdict::Skipped { .. }), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn what_is_stopped_leaves_nothing_and_has_told_what_had_ended() {
+    let directory = TempDir::new().unwrap();
+    let sandboxes = directory.path().join("fake/sandboxes");
+    let made = || fs::read_dir(&sandboxes).is_ok_and(|mut entries| entries.next().is_some());
+    let in_the_second = std::sync::atomic::AtomicBool::new(false);
+    let stop = async {
+        while !(in_the_second.load(std::sync::atomic::Ordering::Relaxed) && made()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let options = Options {
+        only: ["describe.again", "crash.dropped"]
+            .map(str::to_owned)
+            .to_vec(),
+        points: 1_000_000,
+        temporary: Some(directory.path().to_owned()),
+        ..Options::default()
+    };
+    let mut told = Vec::new();
+    let subject = fake(&directory);
+    let report = check_until(&subject, &options, stop, |checked| {
+        told.push(checked.name.clone());
+        in_the_second.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let report = report.await.unwrap();
+    assert_eq!((report.checks.len(), told.len()), (1, 1), "{told:?}");
+    assert_eq!(report.left, [""; 0]);
+    assert!(!made());
+    // The fake's own state is all there is.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }

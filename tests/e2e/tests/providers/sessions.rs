@@ -1,7 +1,9 @@
 //! Whole sessions with a provider that is not compiled in: in a process of its own, in this one, and as a program.
 
 use super::*;
-use crate::support::{World, document, text, with_json};
+use crate::support::{Running, World, document, failed, text, with_json};
+use alpine_testkit::Fault;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// The three ways to a provider.
@@ -324,6 +326,14 @@ fn a_check_tells_what_holds_and_what_does_not_and_touches_nothing() {
         let output = world.run(&arguments);
         assert_eq!(output.code(), Some(1), "{way:?}: {output:#?}");
         assert!(output.stdout.contains("broken:") && output.stdout.contains(" failed, "));
+        // Each is told as it ends, to who does not read documents.
+        let lines = output.stderr.lines();
+        let told = lines.filter(|line| line.starts_with("exec.")).count();
+        assert!(
+            told > 5 && output.stderr.contains(": FAIL ("),
+            "{output:#?}"
+        );
+        assert_eq!(report.stderr, "");
         assert!(fs::read_to_string(&junit).unwrap().contains("<failure"));
         assert!(
             !world.env.fake_directory().join("sandboxes").exists()
@@ -342,12 +352,53 @@ fn a_check_tells_what_holds_and_what_does_not_and_touches_nothing() {
         let cause = text(&failure, "cause");
         assert!(cause.contains(value) && cause.contains(says), "{failure:#}");
     }
+    // The report has a place before anything is checked.
+    let junit = [
+        "provider",
+        "check",
+        "fake",
+        "--only",
+        "describe",
+        "--junit",
+        "/nonexistent/x.xml",
+    ];
+    let failed = world.run(&junit);
+    assert_eq!((failed.code(), &*failed.stdout), (Some(1), ""));
+    assert!(
+        failed.stderr.contains("ERR_USAGE") && !failed.stderr.contains(": ok ("),
+        "{failed:#?}"
+    );
     for given in ["acme", "./none.so"] {
         let failure = world.fails(&["provider", "check", given], "ERR_PROVIDER_NOT_FOUND", 1);
         assert!(
             text(&failure, "cause").contains(given.trim_start_matches("./")),
             "{failure:#}"
         );
+    }
+}
+
+#[test]
+fn a_check_that_gets_a_signal_leaves_nothing() {
+    for (way, signal, exit) in [
+        (Way::Hosted, Signal::INT, 130),
+        (Way::Program, Signal::TERM, 143),
+    ] {
+        let world = world(way);
+        let temporary = world.env.root().join("temporary");
+        fs::create_dir(&temporary).unwrap();
+        let words = ["provider", "check", "acme", "--only", "crash.dropped"];
+        world.fake().fault("provision", Fault::Hang, 1);
+        let mut command = world.command(&with_json(&words));
+        command.env("TMPDIR", &temporary);
+        let check = Running::start(command);
+        world.wait_for_call("provision");
+        check.signal(signal);
+        let failure = failed(&check.wait(), "ERR_INTERRUPTED", exit);
+        assert_eq!(text(&failure, "next_step"), "alpine provider check acme");
+        let cause = text(&failure, "cause");
+        assert_eq!(cause, "interrupted after 0 checks");
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+        assert_eq!(world.fake().sandboxes(), [], "a sandbox is left");
     }
 }
 

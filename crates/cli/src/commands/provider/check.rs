@@ -5,11 +5,15 @@ use crate::config::{Config, Origin, ProviderTable, is_name};
 use crate::parse::usage;
 use crate::plugin::{Checkable, refused};
 use crate::setup::ProviderSetup;
+use crate::signals;
 use crate::work::{Work, drive, runtime};
-use alpine_conformance::{CompiledIn, Options, Report, Subject, check, picked};
-use alpine_lifecycle::{ErrorCode, Failure};
+use alpine_conformance::{
+    Checked, CompiledIn, Options, Report, Subject, Verdict, check_until, picked,
+};
+use alpine_lifecycle::{ErrorCode, Failure, Signal, quoted};
 use alpine_provider_store::{Pin, inspect, open_named};
-use std::fs;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +22,7 @@ const BROKEN: u8 = 1;
 
 pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
     picked(&args.only).map_err(|cause| usage(cause, "alpine provider check --help"))?;
+    let interrupt = signals::interrupt()?;
     let place = tempfile::Builder::new()
         .prefix("alpine-check-")
         .tempdir()
@@ -34,13 +39,40 @@ pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
         temporary: Some(place.path().to_owned()),
         ..Options::default()
     };
-    let report = drive(runtime()?, async { check(&*subject, &options).await });
+    // Before the checks, which take long and would be lost.
+    let junit = args.junit.as_deref().map(create).transpose()?;
+    let mut wish = interrupt.clone();
+    let stop = async {
+        wish.raised().await;
+    };
+    let report = drive(
+        runtime()?,
+        check_until(&*subject, &options, stop, |checked| progress(work, checked)),
+    );
     let report = report.map_err(|error| failed(&format!("the checks can't be made: {error}")))?;
-    if let Some(path) = &args.junit {
-        write(path, &report.junit())?;
+    if let Some(signal) = interrupt.is_raised() {
+        return Err(interrupted(signal, &report, &args.provider));
+    }
+    if let Some((path, mut file)) = junit {
+        let written = file.write_all(report.junit().as_bytes());
+        written.map_err(|error| unwritten(path, &error))?;
     }
     tell(work, &report);
     Ok(if report.is_success() { 0 } else { BROKEN })
+}
+
+/// A line for a check that has ended, for who waits; what there is to know of it is in the report.
+fn progress(work: &Work, checked: &Checked) {
+    if work.output.json {
+        return;
+    }
+    let word = match checked.verdict {
+        Verdict::Pass => "ok",
+        Verdict::Skipped { .. } => "skipped",
+        Verdict::Fail { .. } => "FAIL",
+    };
+    let line = format!("{}: {word} ({} ms)", checked.name, checked.ms);
+    work.output.note(&line);
 }
 
 fn tell(work: &Work, report: &Report) {
@@ -51,15 +83,28 @@ fn tell(work: &Work, report: &Report) {
     }
 }
 
+/// What was to be checked is not known to hold; what could not be removed is told.
+fn interrupted(signal: Signal, report: &Report, given: &str) -> Failure {
+    let mut failure = Failure::signalled(signal);
+    failure.cause = format!("interrupted after {} checks", report.checks.len());
+    for left in &report.left {
+        failure.cause.push_str(&format!("\nleft behind: {left}"));
+    }
+    failure.next(format!("alpine provider check {}", quoted(given)))
+}
+
 fn failed(cause: &str) -> Failure {
     Failure::new(ErrorCode::Internal, cause).next("alpine provider check --help")
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|error| {
-        let cause = format!("`{}` can't be written: {error}", path.display());
-        usage(cause, "alpine provider check --help")
-    })
+fn create(path: &Path) -> Result<(&Path, File), Failure> {
+    let file = File::create(path).map_err(|error| unwritten(path, &error))?;
+    Ok((path, file))
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Failure {
+    let cause = format!("`{}` can't be written: {error}", path.display());
+    usage(cause, "alpine provider check --help")
 }
 
 /// What is checked: a provider by its name, or a file that was not added.
