@@ -19,12 +19,19 @@ mkdir "./$1" && exec tar -x -o -f - -C "./$1"
 "#;
 
 /// Puts what was unpacked in the place of everything else in the workspace.
+///
+/// The script of an earlier try may still run: where its provider was killed, nobody was left to end it. Everything is moved,
+/// and what earlier tries have first: theirs then finds neither the place that it moves things to nor, above its own, the
+/// workspace.
 const PUT: &str = r#"
 set -e
-for name in ..?* .[!.]* *; do
-    if [ "$name" != "$1" ]; then
-        if [ -d "$name" ] && [ ! -L "$name" ]; then chmod -R u+rwx "./$name" || :; fi
-        rm -rf "./$name"
+old="$1.old"
+mkdir "./$old"
+for name in .alpine-incoming-* ..?* .[!.]* *; do
+    if [ "$name" != "$1" ] && [ "$name" != "$old" ] && { [ -e "./$name" ] || [ -L "./$name" ]; }; then
+        # A directory's own `..` is another one then: only who may write to it may move it.
+        if [ -d "./$name" ] && [ ! -L "./$name" ]; then chmod u+rwx "./$name" || :; fi
+        mv "./$name" "./$old/$name"
     fi
 done
 cd "./$1"
@@ -32,12 +39,13 @@ for name in ..?* .[!.]* *; do
     if [ -L "./$name" ] || [ -e "./$name" ] && ! { [ -d "./$name" ] && [ ! -w "./$name" ]; }; then
         mv "./$name" ..
     elif [ -d "./$name" ]; then
-        # Its own `..` is another one now: only who may write to it may move it.
         chmod u+w "./$name"; mv "./$name" ..; chmod u-w "../$name"
     fi
 done
 cd ..
 rmdir "./$1"
+chmod -R u+rwx "./$old" || :
+rm -rf "./$old"
 "#;
 
 /// Reads what HEAD is without git: by then an agent may have told git what to run.
@@ -285,5 +293,55 @@ mod tests {
         assert_eq!(mode(&at.join("closed")), 0o2551);
         assert_eq!(fs::read(at.join("closed/file")).unwrap(), b"closed");
         assert!(at.join("link").is_symlink());
+    }
+
+    /// One whose provider was killed, and whose script stands still before it moves the first thing, in or out.
+    #[test]
+    fn an_earlier_try_that_still_runs_changes_nothing_of_a_later_one() {
+        for is_empty in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let (at, tools) = (directory.path().join("w"), directory.path().join("tools"));
+            let incoming = |name: &str| {
+                let place = at.join(format!(".alpine-incoming-{name}/src"));
+                fs::create_dir_all(&place).unwrap();
+                fs::write(place.join("file"), name).unwrap();
+            };
+            incoming("1");
+            if !is_empty {
+                fs::create_dir(at.join("src")).unwrap();
+            }
+            fs::create_dir(&tools).unwrap();
+            let (begun, go) = (tools.join("begun"), tools.join("go"));
+            rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::RWXU).unwrap();
+            let slow = format!(
+                "#!/bin/sh\n[ -e '{0}' ] || {{ : > '{0}'; read -r it < '{1}'; }}\nexec /bin/mv \"$@\"\n",
+                begun.display(),
+                go.display()
+            );
+            fs::write(tools.join("mv"), slow).unwrap();
+            fs::set_permissions(tools.join("mv"), Permissions::from_mode(0o755)).unwrap();
+            let put = |name: &str| {
+                let mut shell = Command::new("/bin/sh");
+                let incoming = format!(".alpine-incoming-{name}");
+                shell.args(["-c", PUT, "alpine", &incoming]);
+                shell.current_dir(&at);
+                shell
+            };
+            let path = format!("{}:/usr/bin:/bin", tools.display());
+            let mut late = put("1").env("PATH", path).spawn().unwrap();
+            while !begun.exists() {
+                std::thread::yield_now();
+            }
+            incoming("2");
+            assert!(put("2").status().unwrap().success());
+            fs::write(&go, "go\n").unwrap();
+            assert!(!late.wait().unwrap().success());
+            let names: Vec<_> = fs::read_dir(&at)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert_eq!(names, ["src"], "{is_empty}");
+            assert_eq!(fs::read(at.join("src/file")).unwrap(), b"2");
+        }
     }
 }
