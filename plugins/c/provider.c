@@ -211,6 +211,27 @@ static int is_gone(call *call, state found) {
 
 /* ---- processes ---- */
 
+/* A process's variables. They can't be read while it executes a program: a moment, which is waited for. */
+static char *variables_of(int pid, size_t *len) {
+  for (int tries = 0; tries < 1000; tries++, usleep(1000)) {
+    char path[64], program[8];
+    snprintf(path, sizeof path, "/proc/%d/environ", pid);
+    char *variables = read_file(path, len);
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    /* The kernel's own processes have no program. */
+    if (!variables || *len || readlink(path, program, sizeof program) < 0) return variables;
+    free(variables);
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    char *stat = read_file(path, NULL), *at = stat ? strrchr(stat, ')') : NULL;
+    /* The 50th and the 51st field say where they begin and end in its memory; the command's name is the second. */
+    for (int field = 2; at && field < 50; field++) at = strchr(at + 1, ' ');
+    const unsigned long long begin = at ? strtoull(at, &at, 10) : 0, end = at ? strtoull(at, NULL, 10) : 0;
+    free(stat);
+    if (begin == end && end) break;
+  }
+  return NULL;
+}
+
 /* Signals every process that bears this mark; gives how many there are. */
 static int signal_all(const char *mark, int number) {
   DIR *all = opendir("/proc");
@@ -218,10 +239,8 @@ static int signal_all(const char *mark, int number) {
   for (struct dirent *entry; all && (entry = readdir(all));) {
     const pid_t pid = atoi(entry->d_name);
     if (pid <= 0) continue;
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
     size_t len = 0;
-    char *environment = read_file(path, &len);
+    char *environment = variables_of(pid, &len);
     for (size_t at = 0; environment && at < len; at += strlen(environment + at) + 1) {
       if (strcmp(environment + at, mark)) continue;
       count++;

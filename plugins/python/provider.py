@@ -465,14 +465,30 @@ def attend(call, child):
                 del streams[stream]
 
 
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def environment(process):
+    """A process's variables. They can't be read while it executes a program: a moment, which is waited for."""
+    for _ in range(1000):
+        variables = read(f"/proc/{process}/environ")
+        os.readlink(f"/proc/{process}/exe")  # the kernel's own processes have no program
+        begin, end = read(f"/proc/{process}/stat").rpartition(b")")[2].split()[47:49]
+        if variables or begin == end != b"0":
+            return variables.split(b"\0")
+        time.sleep(0.001)
+    return []
+
+
 def marked(variable, value):
     """The processes that carry this."""
     mark = f"{variable}={value}".encode()
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read().split(b"\0"):
-                    yield int(name)
+        with contextlib.suppress(OSError):
+            if name.isdigit() and mark in environment(name):
+                yield int(name)
 
 
 def signal_each(processes, *numbers):

@@ -8,9 +8,9 @@ mod command;
 
 use alpine_files::{io_error, private_dir, remove_tree};
 use alpine_provider_api::*;
-use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeMap;
-use std::fs;
+use alpine_provider_local::{Process, marked_by};
+use rustix::process::Signal;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ pub async fn exec(
 /// `Io` where they can't be ended.
 pub async fn end(directory: &Path, grace: Duration) -> Result<StopReply, ProviderError> {
     let begun = Instant::now();
-    let mut asked = Vec::new();
+    let mut asked = BTreeSet::new();
     loop {
         let left = marked(directory);
         let force = begun.elapsed() >= grace;
@@ -83,18 +83,18 @@ pub async fn end(directory: &Path, grace: Duration) -> Result<StopReply, Provide
             return Ok(StopReply { forced });
         }
         if begun.elapsed() > grace + KILLED {
-            let message = format!("processes can't be ended: {left:?}");
+            let pids: Vec<_> = left.iter().map(|it| it.pid).collect();
+            let message = format!("processes can't be ended: {pids:?}");
             return Err(ProviderError::new(ErrorKind::Io, message));
         }
-        for pid in left {
-            // One that has gone meanwhile is what is wanted.
+        for process in left {
             if force {
-                let _ = kill_process(pid, Signal::KILL);
-            } else if !asked.contains(&pid) {
-                let _ = kill_process(pid, Signal::TERM);
-                let _ = kill_process(pid, Signal::CONT);
+                process.signal(Signal::KILL);
+            } else if !asked.contains(&process) {
+                process.signal(Signal::TERM);
+                process.signal(Signal::CONT);
             }
-            asked.push(pid);
+            asked.insert(process);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -108,15 +108,6 @@ pub fn remove(directory: &Path) -> Result<(), ProviderError> {
     remove_tree(directory).map_err(|error| io_error(directory, &error))
 }
 
-fn marked(directory: &Path) -> Vec<Pid> {
-    let mark = [MARKER.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat();
-    let has = |pid: &Pid| {
-        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
-        environment.is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == mark))
-    };
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Pid::from_raw)
-        .filter(has)
-        .collect()
+fn marked(directory: &Path) -> BTreeSet<Process> {
+    marked_by(&[MARKER.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat())
 }

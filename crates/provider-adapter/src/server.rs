@@ -14,14 +14,19 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Where the agent's files are, and whether its process lives: the beginning of the scripts, whose first argument is the
-/// sandbox's id. What bears the mark is the agent, and no later process of the same number. The directory for temporary files is the provider's to choose, and goes with the sandbox.
+/// sandbox's id. A process is known by its number and by when and in which boot it began, which stay while it executes one
+/// program after the other, and which no later process of the same number has. The directory for temporary files is the
+/// provider's to choose, and goes with the sandbox.
 pub(crate) const HEAD: &str = r#"
 id=$1; shift
 base=${TMPDIR:-/tmp}
 dir=$base/alpine-$id
+began='{
+    read -r stat <"/proc/$1/stat" && set -- ${stat##*")"} && [ "$1" != Z ] && [ "$1" != X ] &&
+        echo "${20} $(cat /proc/sys/kernel/random/boot_id)"
+} 2>/dev/null'
 lives() {
-    pid=$(cat "$dir/pid" 2>/dev/null) && [ -n "$pid" ] &&
-        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ALPINE_AGENT_OF=$id"
+    { read -r pid begin <"$dir/pid"; } 2>/dev/null && [ "$(set -- "$pid"; eval "$began")" = "$begin" ] && [ -n "$begin" ]
 }
 log() { cat "$dir/log.1" "$dir/log" 2>/dev/null; }
 "#;
@@ -38,8 +43,8 @@ cd "$dir" && mkdir -p tmp "$@" && pwd
 /// Starts the server in a session of its own, and what keeps its log in another, and goes when the server is there. The
 /// keeper ends when all have closed the log, and not before: a server that is asked to end may say why it did.
 const START: &str = r#"
-export ALPINE_AGENT_OF="$id" TMPDIR="$dir/tmp"
-run='echo "$$" >"$0/pid"; exec "$@"'
+export TMPDIR="$dir/tmp"
+run='echo "$$ $(set -- "$$"; '"$began"')" >"$0/pid"; exec "$@"'
 alone() { if command -v setsid >/dev/null; then exec setsid "$@"; else exec "$@"; fi; }
 alone sh -c "$run" "$dir" "$@" </dev/null 2>&1 | alone sh -c "$keep" "$dir" >/dev/null 2>&1 &
 while kill -0 "$!" 2>/dev/null && ! [ -s "$dir/pid" ]; do sleep 0.1; done

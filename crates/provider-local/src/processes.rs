@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 /// A process, told from a later one of the same id by when it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Process {
+pub struct Process {
     /// Its id.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// When it started, in ticks since boot.
     pub(crate) start_time: u64,
 }
@@ -33,7 +33,7 @@ impl Process {
     }
 
     /// Signals this process and no other: the id is pinned first, and what it names is checked after that.
-    pub(crate) fn signal(self, signal: Signal) {
+    pub fn signal(self, signal: Signal) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
             return;
         };
@@ -49,9 +49,11 @@ impl Process {
 struct Stat {
     parent: u32,
     start_time: u64,
+    /// Where its environment begins and ends in its memory: 0 while it executes a program.
+    environment: (u64, u64),
 }
 
-/// What `/proc/<pid>/stat` tells; none for a process that is gone or a zombie.
+/// What `/proc/<pid>/stat` tells (proc_pid_stat(5)); none for a process that is gone or a zombie.
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The command's name may hold anything, spaces and parentheses too: the fields follow the last parenthesis.
@@ -61,7 +63,13 @@ fn stat(pid: u32) -> Option<Stat> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let start_time = fields.nth(17)?.parse().ok()?;
-    (!matches!(state, "Z" | "X" | "x")).then_some(Stat { parent, start_time })
+    let begin = fields.nth(27)?.parse().ok()?;
+    let end = fields.next()?.parse().ok()?;
+    (!matches!(state, "Z" | "X" | "x")).then_some(Stat {
+        parent,
+        start_time,
+        environment: (begin, end),
+    })
 }
 
 fn pids() -> impl Iterator<Item = u32> {
@@ -105,17 +113,47 @@ pub(crate) fn own_descendants() -> BTreeSet<Process> {
 
 /// Every process that carries the sandbox's mark, whoever its parent is by now.
 pub(crate) fn marked(sandbox: &Sandbox) -> BTreeSet<Process> {
-    let mark = format!("{MARKER}={}", sandbox.key);
-    pids()
-        .filter_map(|pid| {
-            let process = Process::of(pid)?;
-            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let bears = environment
-                .split(|&byte| byte == 0)
-                .any(|variable| variable == mark.as_bytes());
-            bears.then_some(process)
-        })
-        .collect()
+    marked_by(format!("{MARKER}={}", sandbox.key).as_bytes())
+}
+
+/// Every process that has this variable, `NAME=value`, in its environment. A process that forks and ends while it is looked
+/// is found by its child, which may be where the look has been: that there is none is true when two looks say so.
+#[must_use]
+pub fn marked_by(variable: &[u8]) -> BTreeSet<Process> {
+    let look = || {
+        pids()
+            .filter_map(|pid| {
+                let process = Process::of(pid)?;
+                let environment = environment(pid)?;
+                let mut variables = environment.split(|&byte| byte == 0);
+                variables.any(|one| one == variable).then_some(process)
+            })
+            .collect::<BTreeSet<_>>()
+    };
+    Some(look())
+        .filter(|it| !it.is_empty())
+        .unwrap_or_else(look)
+}
+
+/// How long a process may be taken to execute a program.
+const EXECUTES: Duration = Duration::from_secs(1);
+
+/// A process's environment. It can't be read for a moment while a process executes a program, which is waited for.
+fn environment(pid: u32) -> Option<Vec<u8>> {
+    let begun = Instant::now();
+    loop {
+        let all = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let executes = || {
+            let (begin, end) = stat(pid)?.environment;
+            // The kernel's own processes have no program.
+            fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+            Some(begin != end || end == 0)
+        };
+        if !all.is_empty() || executes() != Some(true) || begun.elapsed() > EXECUTES {
+            return Some(all);
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// How often it is told how many are left.
@@ -177,8 +215,25 @@ pub(crate) fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Process, descendants};
+    use super::{Process, descendants, marked_by};
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_that_executes_one_program_after_the_other_is_always_found() {
+        let mark = format!("ALPINE_MARK_FOR_TESTS={}", std::process::id());
+        let (name, value) = mark.split_once('=').unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", r#"exec sh -c "$0" "$0""#, r#"exec sh -c "$0" "$0""#])
+            .env(name, value)
+            .spawn()
+            .unwrap();
+        let process = Process::of(child.id()).unwrap();
+        let missed = (0..300).filter(|_| !marked_by(mark.as_bytes()).contains(&process));
+        let missed = missed.count();
+        process.signal(rustix::process::Signal::KILL);
+        child.wait().unwrap();
+        assert_eq!(missed, 0);
+    }
 
     #[test]
     fn a_child_is_found_and_a_recycled_id_is_not_taken_for_it() {

@@ -33,6 +33,12 @@ threading.Thread(target=again, daemon=True).start()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
 "#;
 
+/// Executes itself as often as its first argument says, then serves.
+const EXECUTES: &str = r#"
+if [ "$1" -gt 0 ]; then left=$(($1 - 1)); shift; exec sh -c "$0" "$0" "$left" "$@"; fi
+exec python3 -m http.server -b "$3" "$2"
+"#;
+
 fn server(transcript: Option<Transcript>) -> Serve {
     let argv = ["python3", "-m", "http.server", "-b", "{host}", "{port}"];
     serving(&argv, Probe::default(), transcript)
@@ -163,6 +169,17 @@ async fn a_stop_warns_of_a_transcript_only_where_an_agent_has_one() {
         assert_eq!(!warnings.is_empty(), warned, "{serve:?}: {warnings:?}");
         world.destroy("sbx_a").await.unwrap();
     }
+}
+
+/// A process has no environment for a moment while it executes a program, which is no end of it.
+#[tokio::test]
+async fn a_server_that_executes_one_program_after_the_other_is_waited_for() {
+    let argv = ["sh", "-c", EXECUTES, EXECUTES, "2000", "{port}", "{host}"];
+    let world = addressed();
+    world.provision("sbx_a").await;
+    start(&world, serving(&argv, Probe::default(), None)).await;
+    world.stop("sbx_a", 1).await.unwrap();
+    world.destroy("sbx_a").await.unwrap();
 }
 
 #[tokio::test]
