@@ -94,9 +94,9 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Every call goes to a fresh instance from now on.
-    pub(crate) fn always_fresh(&self) {
-        self.fresh.store(true, Ordering::Relaxed);
+    /// Whether every call goes to a fresh instance from now on.
+    pub(crate) fn fresh(&self, fresh: bool) {
+        self.fresh.store(fresh, Ordering::Relaxed);
     }
 
     /// The next call goes to a fresh instance.

@@ -28,5 +28,5 @@ pub use catalogue::{Check, Group, checks, picked};
 pub use options::Options;
 pub use report::{Checked, Report, Verdict};
 pub use run::{check, check_until};
-pub use subject::{CompiledIn, Reach, Subject};
+pub use subject::{CompiledIn, Kill, Reach, Subject};
 pub use wire::Wire;

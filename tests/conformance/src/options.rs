@@ -12,8 +12,8 @@ pub struct Options {
     pub fresh: bool,
     /// What random choices follow from: the same seed makes the same choices.
     pub seed: u64,
-    /// How often the provider is killed, and how often a call is dropped, at a random moment; at 0, the checks of that
-    /// are skipped.
+    /// How many calls are struck, at random moments, by a kill of the provider's process, and how many by being dropped; at
+    /// 0, the checks of that are skipped.
     pub points: u32,
     /// Where the run's own temporary directory is made; the system's place if none.
     pub temporary: Option<PathBuf>,

@@ -33,6 +33,9 @@ impl Reach {
     }
 }
 
+/// Kills the processes that were aimed at.
+pub type Kill = Box<dyn FnOnce() + Send>;
+
 /// A provider that can be opened anew at any time, on the same state.
 #[async_trait]
 pub trait Subject: Send + Sync + fmt::Debug {
@@ -42,9 +45,10 @@ pub trait Subject: Send + Sync + fmt::Debug {
     /// Opens a fresh instance; where it has a process of its own, a fresh process.
     async fn open(&self) -> Result<Arc<dyn SandboxProvider>, ProviderError>;
 
-    /// Kills, at once and by force, the process of every instance that was opened; false where there is none to kill.
-    async fn kill(&self) -> bool {
-        false
+    /// Takes aim at the process of every instance that was opened: what this gives kills them, by force and at once. None
+    /// where there is none to kill.
+    fn aim(&self) -> Option<Kill> {
+        None
     }
 
     /// Starts a process of it and gives the raw end of its wire, before anything was said; none where there is no wire.

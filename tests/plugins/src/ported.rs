@@ -1,6 +1,6 @@
 //! A provider behind the port, as a subject of the conformance kit.
 
-use alpine_conformance::{Reach, Subject, Wire};
+use alpine_conformance::{Kill, Reach, Subject, Wire};
 use alpine_provider_adapter::whole;
 use alpine_provider_api::{
     ErrorKind, OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret,
@@ -180,13 +180,16 @@ impl Subject for Ported {
         }
     }
 
-    async fn kill(&self) -> bool {
-        let processes = self.processes();
-        for pid in &processes {
-            // One that has gone meanwhile is what is wanted.
-            let _ = kill_process(*pid, Signal::KILL);
-        }
-        !processes.is_empty()
+    fn aim(&self) -> Option<Kill> {
+        let found = self.processes();
+        let is_there = !found.is_empty();
+        let kill = move || {
+            for pid in &found {
+                // One that has ended meanwhile is as dead.
+                let _ = kill_process(*pid, Signal::KILL);
+            }
+        };
+        is_there.then(|| Box::new(kill) as Kill)
     }
 
     async fn wire(&self) -> Option<Wire> {

@@ -73,7 +73,7 @@ pub(crate) struct CheckArgs {
     /// What random choices follow from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// How often it is killed, and a call dropped, at a random moment
+    /// How many calls are struck, at random moments, by a kill of its process, and how many by their caller giving up
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) points: u32,
     /// Write the report as JUnit XML, too

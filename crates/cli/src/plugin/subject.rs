@@ -1,7 +1,7 @@
 //! A provider as the conformance kit sees it: opened anew at any time, and killed.
 
 use super::{Adapt, Plugin, PluginSetup};
-use alpine_conformance::{Reach, Subject, Wire};
+use alpine_conformance::{Kill, Reach, Subject, Wire};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
 use alpine_provider_store::{Isolation, Kind};
@@ -87,13 +87,16 @@ impl Subject for Checkable {
         Ok(Arc::new(self.plugin()))
     }
 
-    async fn kill(&self) -> bool {
+    fn aim(&self) -> Option<Kill> {
         let found = self.processes();
-        for pid in &found {
-            // One that has ended meanwhile is as dead.
-            let _ = kill_process(*pid, Signal::KILL);
-        }
-        !found.is_empty()
+        let is_there = !found.is_empty();
+        let kill = move || {
+            for pid in &found {
+                // One that has ended meanwhile is as dead.
+                let _ = kill_process(*pid, Signal::KILL);
+            }
+        };
+        is_there.then(|| Box::new(kill) as Kill)
     }
 
     async fn wire(&self) -> Option<Wire> {

@@ -7,6 +7,7 @@ use crate::groups::life::{Life, steps};
 use alpine_provider_api::{ErrorKind, Method};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 pub(crate) const CHECKS: &[Check] = &[
     check!(
@@ -30,7 +31,7 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 async fn fresh(bench: &Bench<'_>) -> Checking {
-    bench.always_fresh();
+    bench.fresh(true);
     let mut life = Life::begin(bench).await?;
     for step in steps(&bench.shared.describe) {
         life.finish(step, "in a fresh process").await?;
@@ -52,51 +53,78 @@ async fn rehearsed(bench: &Bench<'_>) -> Checking<BTreeMap<Method, Duration>> {
     Ok(spans)
 }
 
-/// A moment within a step, or a little after it.
-fn moment(bench: &Bench<'_>, spans: &BTreeMap<Method, Duration>, step: Method) -> Duration {
-    let span = spans.get(&step).copied().unwrap_or_default();
-    let most = u64::try_from(span.as_micros()).unwrap_or(0) * 11 / 10 + 200;
-    Duration::from_micros(bench.random(most))
-}
-
 async fn killed(bench: &Bench<'_>) -> Checking {
-    // A first kill, of an instance that does nothing, tells whether there is a process at all.
+    // So that the process that a call is made to can be aimed at before.
+    bench.fresh(false);
     // It may be started with its first call only.
     let _ = bench.provider().await?.describe().await;
-    if !bench.shared.subject.kill().await {
+    if bench.shared.subject.aim().is_none() {
         let reach = bench.shared.subject.reach().as_str();
         return skip(format!("there is no process to kill: it is {reach}"));
     }
-    bench.reopen().await;
+    interrupted(bench, Interruption::Kill).await
+}
+
+async fn dropped(bench: &Bench<'_>) -> Checking {
+    interrupted(bench, Interruption::Drop).await
+}
+
+/// What ends a call before its answer.
+#[derive(Clone, Copy, Debug)]
+enum Interruption {
+    /// Its process is killed.
+    Kill,
+    /// Its caller gives it up.
+    Drop,
+}
+
+/// Leads lives whose every step is interrupted once and then repeated, until as many interruptions as are asked for struck
+/// a call that was under way.
+async fn interrupted(bench: &Bench<'_>, how: Interruption) -> Checking {
+    let wanted = bench.shared.options.points;
+    if wanted == 0 {
+        return skip("no moments are asked for: `points` is 0");
+    }
     let spans = rehearsed(bench).await?;
-    let (mut left, mut hits) = (points(bench)?, 0);
-    while left > 0 {
+    let end = Instant::now() + bench.shared.options.check_limit / 2;
+    let (mut tries, mut struck) = (0, 0);
+    while struck < wanted && tries < wanted.saturating_mul(10) && Instant::now() < end {
         let mut life = Life::begin(bench).await?;
         for step in steps(&bench.shared.describe) {
-            if left > 0 {
-                left -= 1;
-                let after = moment(bench, &spans, step);
-                hits += u32::from(kill_in(bench, &life, step, after).await?);
+            if struck < wanted {
+                tries += 1;
+                let span = spans.get(&step).copied().unwrap_or_default();
+                let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+                let after = Duration::from_micros(bench.random(micros.max(1)));
+                struck += u32::from(match how {
+                    Interruption::Kill => kill_in(bench, &life, step, after).await?,
+                    Interruption::Drop => drop_in(bench, &life, step, after).await?,
+                });
             }
-            life.finish(step, "after its process was killed").await?;
+            life.finish(step, "after it was interrupted").await?;
         }
         bench.clean_up().await;
     }
-    if hits == 0 {
-        let points = bench.shared.options.points;
+    if struck < wanted {
         return skip(format!(
-            "none of {points} kills struck a call: ask for more points"
+            "{struck} of {tries} interruptions struck a call, and {wanted} are asked for"
         ));
     }
     Ok(())
 }
 
-/// How many moments are drawn.
-fn points(bench: &Bench<'_>) -> Checking<u32> {
-    match bench.shared.options.points {
-        0 => skip("no moments are asked for: `points` is 0"),
-        points => Ok(points),
-    }
+/// Does this so long after now. The timers of a runtime are too coarse: many calls take less than a millisecond.
+fn after(time: Duration, then: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let moment = Instant::now() + time;
+    tokio::task::spawn_blocking(move || {
+        // A sleep takes some longer than it is asked to.
+        let spun = Duration::from_micros(100);
+        std::thread::sleep((moment - spun).saturating_duration_since(Instant::now()));
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        then();
+    })
 }
 
 /// Kills the process so long after a call of it began, and tells whether that struck the call.
@@ -104,18 +132,23 @@ async fn kill_in(
     bench: &Bench<'_>,
     life: &Life<'_>,
     step: Method,
-    after: Duration,
+    time: Duration,
 ) -> Checking<bool> {
-    let killing = async {
-        tokio::time::sleep(after).await;
-        bench.trace.add(format!("(killed after {after:?})"));
-        bench.shared.subject.kill().await
+    // One that was killed is started by this.
+    let _ = bench.provider().await?.describe().await;
+    let Some(kill) = bench.shared.subject.aim() else {
+        return broken("its process is there", "none");
     };
-    let (told, killed) = tokio::join!(life.attempt(step), killing);
+    let killing = after(time, kill);
+    let told = life.attempt(step).await;
+    let _ = killing.await;
+    bench
+        .trace
+        .add(format!("(killed {time:?} after `{step}` began)"));
     bench.reopen().await;
     match told?.reply {
         Ok(_) => Ok(false),
-        Err(error) if error.kind == ErrorKind::Crashed => Ok(killed),
+        Err(error) if error.kind == ErrorKind::Crashed => Ok(true),
         Err(error) => broken(
             format!("`{step}` whose process is killed answers, or is `crashed`"),
             said(&error),
@@ -123,24 +156,21 @@ async fn kill_in(
     }
 }
 
-async fn dropped(bench: &Bench<'_>) -> Checking {
-    let mut left = points(bench)?;
-    let spans = rehearsed(bench).await?;
-    while left > 0 {
-        let mut life = Life::begin(bench).await?;
-        for step in steps(&bench.shared.describe) {
-            if left > 0 {
-                left -= 1;
-                let after = moment(bench, &spans, step);
-                let told = tokio::time::timeout(after, life.attempt(step)).await;
-                bench.trace.add(match told {
-                    Ok(_) => format!("({step} ended within {after:?})"),
-                    Err(_) => format!("✗ {step} dropped after {after:?}"),
-                });
-            }
-            life.finish(step, "after it was dropped").await?;
-        }
-        bench.clean_up().await;
-    }
-    Ok(())
+/// Drops a call so long after it began, and tells whether that struck it.
+async fn drop_in(
+    bench: &Bench<'_>,
+    life: &Life<'_>,
+    step: Method,
+    time: Duration,
+) -> Checking<bool> {
+    let moment = after(time, || ());
+    let is_dropped = tokio::select! {
+        told = life.attempt(step) => told.map(|_| false)?,
+        _ = moment => true,
+    };
+    bench.trace.add(match is_dropped {
+        false => format!("({step} ended within {time:?})"),
+        true => format!("✗ {step} dropped after {time:?}"),
+    });
+    Ok(is_dropped)
 }

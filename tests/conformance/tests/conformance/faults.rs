@@ -1,7 +1,7 @@
 //! Every fault is found, by the check that is named for the sentence it breaks; the table of them is in the documentation.
 
 use crate::broken::{Broken, Fault, Memory};
-use alpine_conformance::{CompiledIn, Group, Options, Reach, Subject, Verdict, check, checks};
+use alpine_conformance::{CompiledIn, Group, Kill, Options, Reach, Subject, Verdict, check, checks};
 use alpine_provider_api::{ProviderError, SandboxProvider};
 use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
@@ -30,9 +30,9 @@ impl Subject for Mortal {
         self.fake.open().await
     }
 
-    async fn kill(&self) -> bool {
-        self.memory.lock().unwrap().kill();
-        true
+    fn aim(&self) -> Option<Kill> {
+        let memory = Arc::clone(&self.memory);
+        Some(Box::new(move || memory.lock().unwrap().kill()))
     }
 
     fn objects(&self) -> Option<PathBuf> {
