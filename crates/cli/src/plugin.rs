@@ -14,9 +14,13 @@ use alpine_provider_port::{PortConfig, PortProvider, Source, Timings, abi};
 use alpine_provider_store::{Expectation, Isolation, Kind, Reason, Refusal, Vetted, vet};
 use rustix::fd::OwnedFd;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OnceCell;
+
+/// The versions of the boundary that are spoken here.
+pub(crate) const BOUNDARY: RangeInclusive<u32> = abi::ABI_MIN..=abi::ABI_MAX;
 
 /// A provider that is not compiled in. Nothing of it is looked at before [`check`](Plugin::check) or the first call.
 #[derive(Clone, Debug)]
@@ -75,6 +79,11 @@ impl Plugin {
             adapt,
             checked: OnceLock::new(),
         }))
+    }
+
+    /// The user's own table, as a text that is the same for the same settings.
+    pub(crate) fn configuration(&self) -> String {
+        self.0.setup.open.config.to_string()
     }
 
     /// Checks the file, once; reads all of it, so that no thread of a runtime is the place for this.
@@ -213,7 +222,7 @@ pub(crate) fn vet_provider(name: &str, table: &ProviderTable) -> Result<Vetted, 
     let expected = Expectation {
         kind: file.value.kind,
         isolation: table.isolation(),
-        abi: abi::ABI_MIN..=abi::ABI_MAX,
+        abi: BOUNDARY,
         sha256: file.value.sha256.clone(),
     };
     vet(&file.value.path, &expected).map_err(|refusal| {

@@ -142,7 +142,10 @@ impl Setup {
             providers = providers.with(name, make(with)?);
         }
         for (name, plugin) in &with.plugins {
-            providers = providers.with(name, Arc::new(plugin.clone()));
+            let configuration = plugin.configuration();
+            providers = providers
+                .with(name, Arc::new(plugin.clone()))
+                .configured(name, configuration);
         }
         Ok(providers)
     }

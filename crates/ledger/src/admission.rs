@@ -309,6 +309,7 @@ impl Tx<'_> {
             version: 1,
             sandbox_id: sandbox_id.to_owned(),
             provider_version: None,
+            provider_identity: None,
             target_commit_sha: None,
             workspace_path: None,
             isolation: None,

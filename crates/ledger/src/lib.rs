@@ -58,7 +58,7 @@ pub use id::{NAMESPACE, OperationId, SessionId};
 pub use import::{Ask, Imported, Redact, import};
 pub use lease::Outcome;
 pub use ledger::Ledger;
-pub use list::{ListQuery, Page};
+pub use list::{ListQuery, Page, SessionSummary};
 pub use options::{Options, WrapFile};
 pub use redb::{BackendError, StorageBackend};
 pub use repair::{Repaired, repair};
@@ -69,6 +69,6 @@ pub use time::{Clock, Moment, SystemClock, Timestamp};
 pub use tx::Tx;
 pub use types::{
     Action, AuditRecord, ErrorRecord, Event, Holder, LeaseRecord, NewSession, OperationRecord,
-    OperationState, PersistAttempt, QuarantineRecord, Receipt, SessionRecord, SessionSummary,
-    StepRecord, TransitionRecord,
+    OperationState, PersistAttempt, QuarantineRecord, Receipt, SessionRecord, StepRecord,
+    TransitionRecord,
 };

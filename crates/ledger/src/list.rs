@@ -2,7 +2,8 @@
 
 use crate::store::{Order, Span};
 use crate::tables::{BY_OWNER, Key, split_text};
-use crate::{LedgerError, SessionRecord, SessionSummary, Snapshot, State, Timestamp};
+use crate::{LedgerError, SessionId, SessionRecord, Snapshot, State, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// Which sessions to list.
@@ -16,6 +17,35 @@ pub struct ListQuery {
     pub ended_since: Option<Timestamp>,
     /// How many at most.
     pub limit: usize,
+}
+
+/// What `list` shows of a session: read from the covering index alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSummary {
+    /// Its id.
+    pub session_id: SessionId,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// The repository.
+    pub repo_url: String,
+    /// The branch.
+    pub branch: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The agent's address.
+    pub opencode_url: Option<String>,
+    /// When it was last written.
+    pub updated_at: Timestamp,
+    /// The owner.
+    pub owner_principal_id: String,
+    /// Whether a sandbox is still to be destroyed.
+    #[serde(default)]
+    pub destroy_pending: bool,
+    /// The digest of the staged workspace, which `down --discard` asks for.
+    #[serde(default)]
+    pub workspace_digest: Option<String>,
 }
 
 /// Sessions, those that were written last first.

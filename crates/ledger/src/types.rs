@@ -92,6 +92,9 @@ pub struct SessionRecord {
     /// The provider's version, once known.
     #[serde(default)]
     pub provider_version: Option<String>,
+    /// What tells that provider, as it was configured, from another one of its name.
+    #[serde(default)]
+    pub provider_identity: Option<String>,
     /// The commit the branch pointed at when the session began.
     #[serde(default)]
     pub target_commit_sha: Option<String>,
@@ -344,35 +347,6 @@ pub struct AuditRecord {
     pub reason: String,
     /// When.
     pub at: Timestamp,
-}
-
-/// What `list` shows of a session: read from the covering index alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionSummary {
-    /// Its id.
-    pub session_id: SessionId,
-    /// Its name.
-    pub name: Option<String>,
-    /// Where it stands.
-    pub state: State,
-    /// The repository.
-    pub repo_url: String,
-    /// The branch.
-    pub branch: String,
-    /// The provider's name.
-    pub provider: String,
-    /// The agent's address.
-    pub opencode_url: Option<String>,
-    /// When it was last written.
-    pub updated_at: Timestamp,
-    /// The owner.
-    pub owner_principal_id: String,
-    /// Whether a sandbox is still to be destroyed.
-    #[serde(default)]
-    pub destroy_pending: bool,
-    /// The digest of the staged workspace, which `down --discard` asks for.
-    #[serde(default)]
-    pub workspace_digest: Option<String>,
 }
 
 /// A sandbox that bears this ledger's id and that no session owns.

@@ -2,6 +2,7 @@
 
 use crate::call::{StepEnd, asking, fail};
 use crate::engine::Engine;
+use crate::gone::identity;
 use crate::held::Held;
 use crate::up::Kept;
 use crate::{ErrorCode, Failure, Progress, Step, UpRequest};
@@ -164,8 +165,11 @@ impl Engine {
         if let Some(weak) = &weak {
             self.watch.tell(Progress::Warning(weak.clone()));
         }
+        let configuration = self.providers.configuration(&held.session.new.provider);
+        let identity = identity(&described.name, configuration);
         let change = move |session: &mut SessionRecord| {
             session.provider_version = Some(described.version);
+            session.provider_identity = Some(identity);
             session.workspace_path = made
                 .workspace_path
                 .map(|path| path.to_string_lossy().into_owned());

@@ -5,8 +5,8 @@ use crate::bring_up::sandbox;
 use crate::call::{StepEnd, asking};
 use crate::caller::quoted;
 use crate::engine::Engine;
+use crate::gone::{confirmed, must_not_be};
 use crate::held::Held;
-use crate::persist::must_not_be;
 use crate::{ErrorCode, Failure, Step};
 use alpine_ledger::{NewSession, Outcome, State};
 use alpine_provider_api::{DestroyRequest, ErrorKind, SandboxState};
@@ -120,7 +120,8 @@ impl Engine {
         };
         let work = asking(&provider, &ask, |provider, call, ask| async move {
             let id = ask.sandbox_id.clone();
-            provider.destroy(&call, ask).await?;
+            let destroyed = provider.destroy(&call, ask).await;
+            confirmed(&provider, &call, &id, destroyed).await?;
             let there = [SandboxState::Running, SandboxState::Exited];
             must_not_be(&provider, &call, id, &there).await
         });
@@ -146,6 +147,7 @@ impl Engine {
         let new = &held.session.new;
         let next = match failure.code.as_str() {
             "ERR_BRANCH_NOT_FOUND" => format!("git ls-remote --heads {}", quoted(&new.repo_url)),
+            "ERR_PROVIDER_INCOMPATIBLE" => format!("alpine provider check {}", new.provider),
             "ERR_REPO_AUTH_REJECTED" => "gh auth status".to_owned(),
             // The repository's own step: it can be done by hand in a session without it.
             "ERR_INSTALL_FAILED" | "ERR_CONFIG_INVALID" => format!("{} --no-install", anew(new)),

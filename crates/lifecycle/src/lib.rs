@@ -14,6 +14,7 @@ mod down;
 mod engine;
 mod env;
 mod error;
+mod gone;
 mod held;
 mod limits;
 mod look;

@@ -3,6 +3,7 @@
 use crate::bring_up::sandbox;
 use crate::call::{StepEnd, asking, fail};
 use crate::engine::Engine;
+use crate::gone::{confirmed, elsewhere, gone, identity, is_gone, must_not_be};
 use crate::held::Held;
 use crate::payload::{MAX_PAYLOAD, Payload, compact};
 use crate::{ErrorCode, Progress, Step};
@@ -25,7 +26,8 @@ impl Engine {
         };
         let work = asking(&provider, &ask, |provider, call, ask| async move {
             let id = ask.sandbox_id.clone();
-            provider.stop(&call, ask).await?;
+            let stopped = provider.stop(&call, ask).await;
+            confirmed(&provider, &call, &id, stopped).await?;
             must_not_be(&provider, &call, id, &[SandboxState::Running]).await
         });
         match self
@@ -117,8 +119,25 @@ impl Engine {
             sandbox_id: sandbox(held)?,
             generation: held.session.persist_generation,
         };
+        let made_by = held.session.provider_identity.clone();
+        let configuration = self.providers.configuration(&held.session.new.provider);
+        let ask = (ask, made_by, configuration.to_owned());
         let work = asking(&provider, &ask, |provider, call, ask| async move {
-            provider.capture(&call, ask).await
+            let (ask, made_by, configuration) = ask;
+            let id = ask.sandbox_id.clone();
+            let captured = provider.capture(&call, ask).await;
+            let captured = confirmed(&provider, &call, &id, captured).await;
+            match (captured, made_by) {
+                (Err(error), Some(made_by)) if is_gone(error.kind) => {
+                    let now = identity(&provider.describe().await?.name, &configuration);
+                    Err(if now == made_by {
+                        error
+                    } else {
+                        elsewhere(&id)
+                    })
+                }
+                (captured, _) => captured,
+            }
         });
         match self
             .step(held, Step::Capture, self.limits.persist, work)
@@ -227,32 +246,6 @@ impl Engine {
     }
 }
 
-/// Looks for itself whether a sandbox is in a state that it was said to have left.
-pub(crate) async fn must_not_be(
-    provider: &Arc<dyn SandboxProvider>,
-    call: &Call,
-    sandbox_id: SandboxId,
-    states: &[SandboxState],
-) -> Result<(), ProviderError> {
-    let found = provider
-        .inspect(
-            call,
-            InspectRequest {
-                sandbox_id,
-                probe: false,
-            },
-        )
-        .await?;
-    if states.contains(&found.state) {
-        let message = format!(
-            "the provider says it is done, but the sandbox is `{}`",
-            found.state.as_str()
-        );
-        return Err(ProviderError::transient(ErrorKind::Io, message));
-    }
-    Ok(())
-}
-
 /// What output and payload tell of a snapshot.
 fn summary(staged: &StagedSnapshot) -> Value {
     let left_out: Vec<_> = staged
@@ -315,17 +308,4 @@ fn difference(
 
 fn digest(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
-}
-
-/// Whether a step failed because the sandbox, or its workspace, is provably gone.
-fn gone(end: &StepEnd) -> bool {
-    matches!(end, StepEnd::Failed(_, kind) if is_gone(*kind))
-}
-
-/// Whether an error says that the sandbox, or its workspace, is provably gone.
-pub(crate) fn is_gone(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::NotFound | ErrorKind::Destroyed | ErrorKind::WorkspaceLost
-    )
 }

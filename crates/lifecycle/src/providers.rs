@@ -8,19 +8,35 @@ use std::sync::Arc;
 
 /// The providers that are configured.
 #[derive(Clone, Debug, Default)]
-pub struct Providers(BTreeMap<String, Arc<dyn SandboxProvider>>);
+pub struct Providers {
+    all: BTreeMap<String, Arc<dyn SandboxProvider>>,
+    configurations: BTreeMap<String, String>,
+}
 
 impl Providers {
     /// These and one more.
     #[must_use]
     pub fn with(mut self, name: &str, provider: Arc<dyn SandboxProvider>) -> Self {
-        self.0.insert(name.to_owned(), provider);
+        self.all.insert(name.to_owned(), provider);
         self
+    }
+
+    /// These, of which the named one has this configuration: where it changes, sandboxes that were made before may be where
+    /// the provider does not look any more.
+    #[must_use]
+    pub fn configured(mut self, name: &str, configuration: String) -> Self {
+        self.configurations.insert(name.to_owned(), configuration);
+        self
+    }
+
+    /// The configuration of that provider; empty where it has none.
+    pub(crate) fn configuration(&self, name: &str) -> &str {
+        self.configurations.get(name).map_or("", String::as_str)
     }
 
     /// The names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.all.keys().map(String::as_str)
     }
 
     /// The provider of that name.
@@ -28,7 +44,7 @@ impl Providers {
     /// # Errors
     /// `ERR_PROVIDER_NOT_FOUND`, naming those that are there.
     pub fn get(&self, name: &str) -> Result<Arc<dyn SandboxProvider>, Failure> {
-        self.0.get(name).cloned().ok_or_else(|| {
+        self.all.get(name).cloned().ok_or_else(|| {
             let names: Vec<_> = self.names().collect();
             Failure::new(
                 ErrorCode::ProviderNotFound,

@@ -2,8 +2,8 @@
 //! destroyed only at a second look.
 
 use crate::engine::Engine;
+use crate::gone::{confirmed, is_gone};
 use crate::payload::Payload;
-use crate::persist::is_gone;
 use crate::reconcile::{Finding, Reconciled};
 use crate::turn::Turn;
 use crate::{ErrorCode, Failure};
@@ -254,7 +254,8 @@ impl Engine {
             sandbox_id: sandbox_id.clone(),
             grace_ms: u64::try_from(self.limits.grace.as_millis()).unwrap_or(u64::MAX),
         };
-        let stopped = unless_gone(look.provider.stop(&look.call, stop));
+        let id = stop.sandbox_id.clone();
+        let stopped = unless_gone(look, &id, look.provider.stop(&look.call, stop));
         if self.within("stop", stopped).await?.is_none() {
             return Ok(None);
         }
@@ -262,7 +263,7 @@ impl Engine {
             sandbox_id,
             generation: look.generation(),
         };
-        let captured = unless_gone(look.provider.capture(&look.call, capture));
+        let captured = unless_gone(look, &id, look.provider.capture(&look.call, capture));
         self.within("capture", captured).await
     }
 
@@ -351,9 +352,11 @@ fn stored_by_its_session(stray: &Stray) -> Option<&str> {
 
 /// An answer; none where it is that the sandbox, or its workspace, is provably gone.
 async fn unless_gone<T>(
+    look: &Look<'_>,
+    id: &SandboxId,
     asked: impl Future<Output = Result<T, ProviderError>>,
 ) -> Result<Option<T>, ProviderError> {
-    match asked.await {
+    match confirmed(&look.provider, &look.call, id, asked.await).await {
         Err(error) if is_gone(error.kind) => Ok(None),
         answered => answered.map(Some),
     }

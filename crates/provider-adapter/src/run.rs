@@ -150,7 +150,15 @@ fn text(complaints: &[u8]) -> String {
         .replace(|c: char| c.is_control() && c != '\n', "")
 }
 
+/// A command's failure with the last of its complaints. What kept a command from running proves nothing of its sandbox:
+/// whether that is there is what `inspect` says.
 fn complained(mut error: ProviderError, complaints: &[u8]) -> ProviderError {
+    if matches!(
+        error.kind,
+        ErrorKind::NotFound | ErrorKind::Destroyed | ErrorKind::WorkspaceLost
+    ) {
+        error.kind = ErrorKind::Io;
+    }
     if let Some(last) = text(complaints).lines().last() {
         error.message = format!("{}: {last}", error.message);
     }

@@ -56,7 +56,7 @@ impl Manifest {
                     "a manifest in its section `{SECTION}`: JSON with `name`, `version`, `abi_min`, `abi_max` and `panic`"
                 ),
                 format!("{found}; build it again with the kit of this version"),
-                command("alpine provider inspect", path),
+                command(&format!("readelf -p {SECTION}"), path),
             )
         };
         let manifest: Self = serde_json::from_slice(&bytes[..end])
@@ -74,7 +74,10 @@ impl Manifest {
     }
 
     /// Refuses a library that speaks none of the versions of the boundary that we speak.
-    pub(crate) fn check_abi(&self, path: &Path, ours: &RangeInclusive<u32>) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// `Abi`.
+    pub fn check_abi(&self, path: &Path, ours: &RangeInclusive<u32>) -> Result<(), Refusal> {
         let (first, last) = (
             self.abi_min.max(*ours.start()),
             self.abi_max.min(*ours.end()),

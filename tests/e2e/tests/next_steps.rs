@@ -67,9 +67,9 @@ fn the_same_up_under_a_new_id_keeps_every_choice() {
     let up = [&world.up("first")[..], &CHOICES].concat();
     let fails = |up: &[&str], code: &str| failed(&world.env.run(&mut run(up)), code, 1);
 
-    let fault = Fault::Error(ErrorKind::Unsupported);
+    let fault = Fault::Error(ErrorKind::IsolationUnavailable);
     world.fake().fault("provision", fault, 1);
-    let failure = fails(&up, "ERR_PROVIDER_INCOMPATIBLE");
+    let failure = fails(&up, "ERR_SANDBOX_UNAVAILABLE");
     let first = SessionId::derive("tester", "first");
     let wanted = NewSession {
         client_request_id: String::new(),
@@ -79,7 +79,7 @@ fn the_same_up_under_a_new_id_keeps_every_choice() {
     assert_eq!(found, wanted, "after a step that failed");
     world.done(&["down", &session]);
 
-    let (named, found) = pasted(&world, &fails(&up, "ERR_PROVIDER_INCOMPATIBLE"));
+    let (named, found) = pasted(&world, &fails(&up, "ERR_SANDBOX_UNAVAILABLE"));
     assert_eq!(found, wanted, "after the same failure again");
 
     let mut other = up.clone();

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a program may run unless a test says otherwise.
-pub const RUN_LIMIT: Duration = Duration::from_secs(60);
+pub const RUN_LIMIT: Duration = Duration::from_secs(180);
 
 const FOLDERS: [&str; 9] = [
     "alpine", "home", "config", "data", "cache", "state", "run", "tmp", "repos",

@@ -143,7 +143,7 @@ fn add(work: &Work, file: &Path, name: Option<&str>) -> Result<u8, Failure> {
         Ok(added) => added,
         Err(failure) => {
             locked.sweep(&before);
-            return Err(failure);
+            return Err(of_source(failure, &kept.path, &source.path));
         }
     };
     locked.pin(&pins).map_err(told)?;
@@ -156,6 +156,16 @@ fn add(work: &Work, file: &Path, name: Option<&str>) -> Result<u8, Failure> {
             .text(&document.told(&work.output.command(&command)));
     }
     Ok(0)
+}
+
+/// What is wrong with a copy that is gone again is wrong with the file that it was made of.
+fn of_source(failure: Failure, copy: &Path, source: &Path) -> Failure {
+    let [copy, source] = [copy, source].map(Path::to_string_lossy);
+    let next = failure.next_step.replace(&*copy, &quoted(&source));
+    Failure {
+        cause: failure.cause.replace(&*copy, &source),
+        ..failure.next(next)
+    }
 }
 
 /// The new pin, the digest that it replaces, and all pins with it.

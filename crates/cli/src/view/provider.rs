@@ -1,6 +1,7 @@
 //! The documents of `provider`.
 
 use super::VERSION;
+use crate::plugin::BOUNDARY;
 use alpine_provider_store::{Kept, Kind, Manifest};
 use serde::Serialize;
 use std::path::Path;
@@ -39,6 +40,8 @@ pub(crate) struct InspectedDocument {
     bytes: u64,
     sha256: String,
     manifest: Option<Manifest>,
+    /// Why it could not be used by this alpine.
+    unfit: Option<String>,
 }
 
 /// The result of `provider add`.
@@ -77,6 +80,8 @@ impl InspectedDocument {
         bytes: u64,
         (kind, manifest, sha256): (Kind, Option<Manifest>, String),
     ) -> Self {
+        let fits = |manifest: &Manifest| manifest.check_abi(path, &BOUNDARY);
+        let unfit = manifest.as_ref().map(fits).and_then(Result::err);
         Self {
             schema_version: VERSION,
             path: path.display().to_string(),
@@ -84,6 +89,7 @@ impl InspectedDocument {
             bytes,
             sha256,
             manifest,
+            unfit: unfit.map(|refusal| refusal.to_string()),
         }
     }
 
@@ -108,6 +114,7 @@ impl InspectedDocument {
             ),
             ("size", Some(format!("{} bytes", self.bytes))),
             ("sha256", Some(self.sha256.clone())),
+            ("unfit", self.unfit.clone()),
         ];
         lines(&rows)
     }

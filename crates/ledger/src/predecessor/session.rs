@@ -185,6 +185,7 @@ fn record(
         // Nothing was ever made under this id.
         sandbox_id: format!("imported-{}", id.as_str()),
         provider_version: None,
+        provider_identity: None,
         target_commit_sha: from.target_commit_sha.clone().filter(|sha| !sha.is_empty()),
         workspace_path: None,
         isolation: None,

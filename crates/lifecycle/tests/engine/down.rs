@@ -588,6 +588,57 @@ async fn a_lost_workspace_is_said_and_the_payload_persisted() {
 }
 
 #[tokio::test]
+async fn that_there_is_no_sandbox_is_no_proof_while_it_is_shown() {
+    for kind in [ErrorKind::NotFound, ErrorKind::Destroyed] {
+        for method in ["stop", "capture", "destroy"] {
+            let world = world();
+            world.ready("one").await;
+            world.fake.fault(method, Fault::Error(kind), 1);
+            let outcome = world.down("one").await.unwrap();
+            assert!(outcome.workspace_snapshot.is_some(), "{method}: {kind:?}");
+            assert_eq!(outcome.next_step, None, "{method}: {kind:?}");
+            world.assert_sound("one");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_configured_otherwise_has_lost_nothing_it_only_looks_elsewhere() {
+    let mut world = world();
+    world.ready("one").await;
+    let providers = world.engine.providers.clone();
+    world.engine.providers = providers.clone().configured("fake", "elsewhere".to_owned());
+    // Where it is there, the settings do not matter.
+    assert!(
+        world
+            .down("one")
+            .await
+            .unwrap()
+            .workspace_snapshot
+            .is_some()
+    );
+
+    world.engine.providers = providers.clone();
+    world.ready("two").await;
+    world.fake.lose_sandbox(&world.session("two").sandbox_id);
+    world.engine.providers = providers.configured("fake", "elsewhere".to_owned());
+    let failure = world.down("two").await.unwrap_err();
+    assert!(
+        failure.cause.contains("configure it as it was"),
+        "{failure:?}"
+    );
+    assert_eq!(world.state("two"), Some(State::StoppedUnpersisted));
+    let refused = world.down("two").await.unwrap_err();
+    let digest = refused.cause.rsplit(' ').next().unwrap().to_owned();
+    let request = DownRequest {
+        discard: Some(digest),
+        ..down_request(id("two").as_str())
+    };
+    let given_up = world.engine.down(request).await.unwrap();
+    assert_eq!(given_up.state, State::Failed);
+}
+
+#[tokio::test]
 async fn every_steps_passing_fault_is_survived() {
     for method in ["stop", "capture", "persist", "read_object", "destroy"] {
         for fault in [

@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fails {
     TakeOut,
+    /// What takes the workspace out says that there is no such sandbox.
+    TakeOutFindsNone,
     Provision,
     /// A part comes, and then the end of a whole stream.
     TakesOutHalf,
@@ -39,7 +41,9 @@ impl Sandboxes for Bent {
     ) -> Result<ProvisionReply, ProviderError> {
         match self.fails {
             Fails::Provision => Err(failure()),
-            Fails::TakeOut | Fails::TakesOutHalf => self.inner.provision(call, request).await,
+            Fails::TakeOut | Fails::TakeOutFindsNone | Fails::TakesOutHalf => {
+                self.inner.provision(call, request).await
+            }
         }
     }
 
@@ -76,6 +80,10 @@ impl Sandboxes for Bent {
     async fn take_out(&self, call: &Call, id: &SandboxId) -> Result<(), ProviderError> {
         match self.fails {
             Fails::TakeOut => Err(failure()),
+            Fails::TakeOutFindsNone => Err(ProviderError {
+                kind: ErrorKind::NotFound,
+                ..failure()
+            }),
             Fails::TakesOutHalf => {
                 self.inner.take_out(call, id).await?;
                 Err(failure())

@@ -102,11 +102,14 @@ async fn a_workspace_that_cannot_be_staged_keeps_its_sandbox_and_what_was_staged
     world.provision("sbx_a").await;
     world.sync("sbx_a").await.unwrap();
     let first = world.capture("sbx_a", 1).await.unwrap();
-    for fails in [Fails::TakeOut, Fails::TakesOutHalf] {
+    for fails in [Fails::TakeOut, Fails::TakeOutFindsNone, Fails::TakesOutHalf] {
         let error = bent(&world, fails)
             .stop(&call(1), stop_request("sbx_a"))
-            .await;
-        assert_eq!(error.unwrap_err().message, "it was told to fail");
+            .await
+            .unwrap_err();
+        assert_eq!(error.message, "it was told to fail");
+        // Nothing that fails in a sandbox proves that it is gone.
+        assert_eq!(error.kind, ErrorKind::Io);
         assert_eq!(world.state("sbx_a").await, SandboxState::Running);
         assert_eq!(world.capture("sbx_a", 1).await.unwrap(), first);
     }

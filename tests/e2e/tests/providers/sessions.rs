@@ -212,7 +212,7 @@ fn one_that_does_not_start_leaves_no_session() {
         world.configure(&wrong.collect::<Vec<_>>().join("\n"));
         let failure = world.fails(&world.up("one"), "ERR_CONFIG_INVALID", 1);
         assert!(
-            text(&failure, "cause").contains("its configuration is not what it takes"),
+            text(&failure, "cause").contains("its configuration is not what it takes at `state`: "),
             "{failure:#}"
         );
         assert_eq!(

@@ -5,6 +5,23 @@ use crate::support::{World, text};
 use expect_test::expect;
 
 #[test]
+fn a_library_of_a_later_boundary_is_told_to_be_one_and_by_its_own_path() {
+    let world = World::new();
+    let later = MANIFEST.replace(r#""abi_min":1,"abi_max":1"#, r#""abi_min":2,"abi_max":3"#);
+    let path = library(&world, &later);
+    let inspected = world.done(&["provider", "inspect", shown(&path)]);
+    let unfit = text(&inspected, "unfit");
+    assert!(unfit.contains("found version 2 to 3"), "{unfit}");
+    let failure = world.fails(
+        &["provider", "add", shown(&path)],
+        "ERR_PROVIDER_INCOMPATIBLE",
+        1,
+    );
+    let cause = text(&failure, "cause");
+    assert!(cause.contains(&unfit), "{cause}");
+}
+
+#[test]
 fn a_library_is_looked_at_added_listed_and_removed() {
     let world = World::new();
     let path = library(&world, MANIFEST);

@@ -15,7 +15,7 @@ fn c(into: &Path) -> PathBuf {
 async fn keeps(subject: &Ported, fresh: bool) {
     let options = Options {
         fresh,
-        points: 10,
+        points: 5,
         ..Options::default()
     };
     let report = check(subject, &options).await.unwrap();
