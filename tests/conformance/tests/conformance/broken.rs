@@ -115,6 +115,9 @@ faults! {
     DestroysOnce: "destroy again fails" => "destroy.again";
     DestroysObjects: "destroy takes durable objects along" => "destroy.objects_stay";
     ForgetsFences: "fences are not kept" => "fence.older";
+    PersistsForAll: "persist checks no fence" => "fence.older";
+    RestoresForAll: "restore checks no fence" => "fence.older";
+    RestoresGone: "restore into a destroyed sandbox succeeds" => "fence.destroyed";
     Resurrects: "destroyed ids are not remembered" => "fence.destroyed";
     FencesLooks: "exec refuses an older fence" => "fence.unguarded";
     NoConvergence: "a call that was dropped is refused ever after" => "crash.dropped";
@@ -206,13 +209,20 @@ impl Broken {
         if self.is(Fault::Resurrects) {
             let _ = fs::remove_file(self.state.join("tombstones").join(id.as_str()));
         }
-        let mut call = call.clone();
-        if self.is(Fault::ForgetsFences) {
+        {
             let mut memory = self.memory();
             memory.highest = memory.highest.max(call.meta.fence);
-            call.meta.fence = memory.highest;
         }
-        Ok(call)
+        Ok(self.unfenced(call, Fault::ForgetsFences))
+    }
+
+    /// The call under the highest fence that was seen, where this is the fault.
+    fn unfenced(&self, call: &Call, fault: Fault) -> Call {
+        let mut call = call.clone();
+        if self.is(fault) {
+            call.meta.fence = self.memory().highest;
+        }
+        call
     }
 
     fn tip(&self, request: &SyncRepoRequest) -> Option<CommitId> {
@@ -659,6 +669,7 @@ impl SandboxProvider for Broken {
 
     async fn persist(&self, call: &Call, mut request: PersistRequest) -> Reply<PersistReply> {
         let call = &self.guard(call, &request.sandbox_id)?;
+        let call = &self.unfenced(call, Fault::PersistsForAll);
         let key = format!("persist {} {}", request.sandbox_id, request.generation);
         let first = self.first(key);
         if self.is(Fault::NeedsSnapshot) && request.snapshot.is_none() {
@@ -707,6 +718,7 @@ impl SandboxProvider for Broken {
 
     async fn restore(&self, call: &Call, request: RestoreRequest) -> Reply<RestoreReply> {
         let call = &self.guard(call, &request.sandbox_id)?;
+        let call = &self.unfenced(call, Fault::RestoresForAll);
         let id = request.sandbox_id.clone();
         let first = self.first(format!("restore {id}"));
         match self.fault {
@@ -718,6 +730,9 @@ impl SandboxProvider for Broken {
         }
         match (self.fault, self.inner.restore(call, request).await) {
             (Fault::RestoresCorrupt, Err(error)) if error.kind == ErrorKind::Corrupt => {
+                Ok(RestoreReply { entries: 0 })
+            }
+            (Fault::RestoresGone, Err(error)) if error.kind == ErrorKind::Destroyed => {
                 Ok(RestoreReply { entries: 0 })
             }
             (Fault::RestoreAdds, Ok(reply)) => {
