@@ -7,7 +7,7 @@ use std::fmt::Debug;
 const MOST_LAST_LINES: usize = 20;
 
 /// Why a check ends before its end.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Halt {
     /// The sentence is broken.
     Broken { expected: String, found: String },

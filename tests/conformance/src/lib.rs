@@ -21,6 +21,7 @@ mod run;
 mod sandbox;
 mod serve;
 mod subject;
+mod text;
 mod trace;
 mod wire;
 

@@ -10,7 +10,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Where this is broken, nothing else can be checked.
+pub(crate) const OPENS: Check = check!(
+    Boundary,
+    "boundary.opens",
+    "a provider opens, and says what it is",
+    crate::groups::describe::opens
+);
+
 pub(crate) const CHECKS: &[Check] = &[
+    OPENS,
     check!(
         Boundary,
         "boundary.hello",

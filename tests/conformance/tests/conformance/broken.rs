@@ -33,6 +33,7 @@ macro_rules! faults {
 }
 
 faults! {
+    NeverOpens: "describe fails" => "boundary.opens";
     AnotherName: "describe gives another name each time" => "describe.again";
     NoVersion: "describe gives no version" => "describe.whole";
     HidesLogs: "describe does not tell of `logs`, which works" => "describe.unannounced";
@@ -357,6 +358,9 @@ fn chmod(path: &Path, mode: u32) {
 #[async_trait]
 impl SandboxProvider for Broken {
     async fn describe(&self) -> Reply<DescribeReply> {
+        if self.is(Fault::NeverOpens) {
+            return fail(ErrorKind::ConfigInvalid);
+        }
         let mut reply = self.inner.describe().await?;
         match self.fault {
             Fault::AnotherName => {

@@ -163,7 +163,7 @@ async fn a_wire_that_keeps_the_contract_passes() {
     };
     let report = check(&peer, &options).await.unwrap();
     assert!(report.is_success(), "{}", report.text());
-    assert_eq!(report.counts(), (16, 0, 0));
+    assert_eq!(report.counts(), (17, 0, 0));
 }
 
 /// Silence before the first byte is no end of its credit.
