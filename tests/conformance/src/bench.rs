@@ -105,6 +105,10 @@ impl<'a> Bench<'a> {
         *self.open.lock().await = None;
     }
 
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        u64::try_from(self.shared.options.call_limit.as_millis()).unwrap_or(0)
+    }
+
     /// Begins a call.
     pub(crate) async fn begin(
         &self,
@@ -121,7 +125,7 @@ impl<'a> Bench<'a> {
             operation_id: format!("op_{}", self.shared.run),
             fence,
             attempt: 1,
-            deadline_ms: u64::try_from(self.shared.options.call_limit.as_millis()).unwrap_or(0),
+            deadline_ms: self.deadline_ms(),
             traceparent: None,
         };
         Ok(Calling {

@@ -10,6 +10,7 @@
 mod bench;
 mod called;
 mod catalogue;
+mod frame;
 mod groups;
 mod http;
 mod junit;

@@ -5,7 +5,6 @@ use crate::called::{Checking, broken, said, same, shortened};
 use crate::catalogue::{Check, check};
 use crate::sandbox::{Sandbox, no_input};
 use alpine_provider_api::*;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -353,7 +352,7 @@ async fn follow(bench: &Bench<'_>) -> Checking {
             }
         }
     };
-    let limit = Duration::from_secs(20);
+    let limit = bench.shared.options.call_limit;
     let both = async { tokio::join!(at.end(installing), following) };
     let Ok((installed, text)) = tokio::time::timeout(limit, both).await else {
         return broken("what is added to the log arrives", "it does not");
