@@ -34,6 +34,11 @@ pub(crate) enum Heard {
     End,
 }
 
+/// A frame or the end, in words.
+pub(crate) fn heard(frame: Option<Frame>) -> String {
+    frame.map_or(Heard::End, Heard::Frame).to_string()
+}
+
 pub(crate) fn header(call: u64, kind: u32, code: u32, len: u32) -> Vec<u8> {
     let mut bytes = call.to_le_bytes().to_vec();
     for word in [kind, code, len] {

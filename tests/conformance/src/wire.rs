@@ -136,13 +136,14 @@ impl<'t> Talk<'t> {
         let _ = tokio::time::timeout(PATIENCE, self.socket.write_all(bytes)).await;
     }
 
-    /// The next frame that is no log, or the end: what was expected, in words, has to come within this time.
-    pub(crate) async fn hear(&mut self, what: &str, limit: Duration) -> Checking<Heard> {
+    /// The next frame that is no log, none at the end: one of them, expected in these words, has to come within this time.
+    pub(crate) async fn hear(&mut self, what: &str, limit: Duration) -> Checking<Option<Frame>> {
         loop {
             match self.hear_within(limit).await? {
                 Heard::Frame(frame) if frame.kind == LOG => {}
                 Heard::Nothing => return broken(what, format!("nothing within {limit:?}")),
-                heard @ (Heard::Frame(_) | Heard::End) => return Ok(heard),
+                Heard::Frame(frame) => return Ok(Some(frame)),
+                Heard::End => return Ok(None),
             }
         }
     }
@@ -223,8 +224,8 @@ impl<'t> Talk<'t> {
         limit: Duration,
     ) -> Checking<Frame> {
         match self.hear(what, limit).await? {
-            Heard::Frame(frame) if frame.kind == kind => Ok(frame),
-            other => broken(what, other.to_string()),
+            Some(frame) if frame.kind == kind => Ok(frame),
+            other => broken(what, heard(other)),
         }
     }
 

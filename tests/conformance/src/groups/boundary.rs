@@ -139,11 +139,11 @@ async fn answer(talk: &mut Talk<'_>, call: u64, limit: Duration) -> Checking<Fra
     let what = format!("an answer to call {call}");
     loop {
         match talk.hear(&what, limit).await? {
-            Heard::Frame(frame) if frame.kind == EVENT => {}
-            Heard::Frame(frame) if frame.call == call && matches!(frame.kind, OK | ERR) => {
+            Some(frame) if frame.kind == EVENT => {}
+            Some(frame) if frame.call == call && matches!(frame.kind, OK | ERR) => {
                 return Ok(frame);
             }
-            other => return broken(what, other.to_string()),
+            other => return broken(what, heard(other)),
         }
     }
 }
@@ -182,9 +182,9 @@ async fn goes_on(talk: &mut Talk<'_>, code: u32) -> Checking {
 async fn refuses(talk: &mut Talk<'_>, what: &str) -> Checking {
     loop {
         match talk.hear(what, PATIENCE).await? {
-            Heard::Frame(frame) if frame.kind == HELLO => {}
-            Heard::Frame(frame) if frame.kind == ERR && frame.call == 0 => return Ok(()),
-            other => return broken(what, other.to_string()),
+            Some(frame) if frame.kind == HELLO => {}
+            Some(frame) if frame.kind == ERR && frame.call == 0 => return Ok(()),
+            other => return broken(what, heard(other)),
         }
     }
 }
@@ -264,9 +264,9 @@ async fn unknown_kind(bench: &Bench<'_>) -> Checking {
     talk.say(0, PING, 9, &[]).await;
     let what = "PONG, or ERR of the whole wire";
     match talk.hear(what, PATIENCE).await? {
-        Heard::Frame(frame) if frame.kind == PONG => Ok(()),
-        Heard::Frame(frame) if frame.kind == ERR && frame.call == 0 => Ok(()),
-        other => broken(what, other.to_string()),
+        Some(frame) if frame.kind == PONG => Ok(()),
+        Some(frame) if frame.kind == ERR && frame.call == 0 => Ok(()),
+        other => broken(what, heard(other)),
     }
 }
 
@@ -294,8 +294,8 @@ async fn too_large(bench: &Bench<'_>) -> Checking {
         talk.say_bytes(&bytes).await;
         let what = format!("a frame of {len} bytes is refused: ERR");
         match talk.hear(&what, PATIENCE).await? {
-            Heard::Frame(frame) if frame.kind == ERR => {}
-            other => return broken(what, other.to_string()),
+            Some(frame) if frame.kind == ERR => {}
+            other => return broken(what, heard(other)),
         }
     }
     Ok(())
@@ -337,11 +337,11 @@ async fn events_first(bench: &Bench<'_>) -> Checking {
     let (what, limit) = ("output, then the answer", bench.shared.options.call_limit);
     loop {
         match talk.hear(what, limit).await? {
-            Heard::Frame(frame) if (frame.call, frame.kind, frame.code) == (5, EVENT, 2) => {
+            Some(frame) if (frame.call, frame.kind, frame.code) == (5, EVENT, 2) => {
                 text.extend_from_slice(&frame.payload);
             }
-            Heard::Frame(frame) if (frame.call, frame.kind) == (5, OK) => break,
-            other => return broken(what, other.to_string()),
+            Some(frame) if (frame.call, frame.kind) == (5, OK) => break,
+            other => return broken(what, heard(other)),
         }
     }
     let expected: String = (0..100).map(|i| format!("{i}\n")).collect();

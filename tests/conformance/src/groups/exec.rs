@@ -1,7 +1,7 @@
 //! Commands in the sandbox.
 
 use crate::bench::Bench;
-use crate::called::{Checking, broken, said, same, shortened};
+use crate::called::{Checking, broken, said, same, shortened, skip};
 use crate::catalogue::{Check, check};
 use crate::sandbox::{Sandbox, no_input};
 use alpine_provider_api::*;
@@ -57,6 +57,13 @@ pub(crate) const CHECKS: &[Check] = &[
         "exec.cancel",
         "a command whose call is dropped is ended",
         cancel,
+        Exec
+    ),
+    check!(
+        Exec,
+        "exec.environment",
+        "a command gets nothing of the environment of its provider's own process, which may hold secrets",
+        environment,
         Exec
     ),
     check!(
@@ -293,6 +300,30 @@ async fn cancel(bench: &Bench<'_>) -> Checking {
     }
     drop(at);
     stands_still(&sandbox, "the call was dropped").await
+}
+
+async fn environment(bench: &Bench<'_>) -> Checking {
+    let own = bench.shared.subject.own_env();
+    let is_name = |name: &&String| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let names: Vec<_> = own.keys().filter(is_name).collect();
+    if names.is_empty() {
+        return skip("no variable is known that is the provider's alone");
+    }
+    let sandbox = bench.sandbox()?.made().await?;
+    for name in names {
+        // The value itself is told nobody.
+        let found = sandbox.sh(&format!("printf %s \"${{{name}-}}\"")).await?;
+        if !found.is_empty() && own.get(name).is_some_and(|value| *value.expose() == found) {
+            return broken(
+                format!("no command has the provider's own `{name}`"),
+                "one has it, with its value",
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn at_once(bench: &Bench<'_>) -> Checking {

@@ -88,6 +88,7 @@ faults! {
     IgnoresSignals: "exec does not pass signals on" => "exec.signal";
     ShellsCode: "exec answers 127 for an unknown program" => "exec.unknown_program";
     ExecOutlives: "a command outlives its call" => "exec.cancel";
+    PassesItsOwn: "exec passes the provider's own environment on" => "exec.environment";
     MixesOutputs: "commands that run at once get each other's status" => "exec.at_once";
     FollowEnds: "logs that are followed end at once" => "logs.follow";
     CapturesAnew: "capture again gives another snapshot" => "capture.twice";
@@ -124,6 +125,12 @@ faults! {
     NoConvergence: "a call that was dropped is refused ever after" => "crash.dropped";
     NoRecovery: "a provision whose process was killed is refused ever after" => "crash.killed";
     Panics: "list panics" => "list.all";
+}
+
+/// What commands must not get.
+pub(crate) fn own_env() -> BTreeMap<String, Secret<String>> {
+    let token = Secret::new("the provider's own, $HOME and 'more'".to_owned());
+    BTreeMap::from([("KIT_TOKEN".to_owned(), token)])
 }
 
 /// What the broken provider keeps in memory over its instances.
@@ -595,6 +602,9 @@ impl SandboxProvider for Broken {
     ) -> Reply<ExecReply> {
         if self.is(Fault::FencesLooks) && call.meta.fence < 7 {
             return fail(ErrorKind::Fenced);
+        }
+        if self.is(Fault::PassesItsOwn) {
+            request.env.extend(own_env());
         }
         if self.is(Fault::JoinsWords) {
             request.argv = ["sh", "-c", &request.argv.join(" ")]
