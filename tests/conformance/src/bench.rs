@@ -1,6 +1,6 @@
 //! What a check works with: the provider, a repository, and sandboxes that are destroyed afterwards.
 
-use crate::called::{Called, Checking, broken, last_lines, said};
+use crate::called::{Called, Checking, Halt, answered, broken, last_lines, said};
 use crate::random::Random;
 use crate::repository::Repository;
 use crate::sandbox::Sandbox;
@@ -152,7 +152,8 @@ impl<'a> Bench<'a> {
                 Ok(Called {
                     reply: Err(error), ..
                 }) => said(&error),
-                Err(halt) => format!("{halt:?}"),
+                Err(Halt::Broken { found, .. }) => found,
+                Err(Halt::Skip(why)) => why,
             };
             left.push(format!("`{}` could not be destroyed: {text}", sandbox.id));
         }
@@ -282,10 +283,7 @@ impl Calling<'_> {
             0 => String::new(),
             _ => format!(" after {events} events ({out} bytes of output, {err} of errors)"),
         };
-        let text = match reply {
-            Ok(reply) => public(reply),
-            Err(error) => said(error),
-        };
+        let text = answered(reply);
         self.bench
             .trace
             .add(format!("← {}{said_before}: {text}", self.method));

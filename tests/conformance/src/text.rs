@@ -93,7 +93,99 @@ fn counts(out: &mut String, report: &Report) {
     out.push('\n');
     // What is told of them may be long.
     if failed > 1 {
-        let names: Vec<_> = report.failures().map(|check| check.name.as_str()).collect();
+        let mut names: Vec<_> = report.failures().map(|check| check.name.as_str()).collect();
+        // The same may be broken in two ways.
+        names.sort_unstable();
+        names.dedup();
         let _ = writeln!(out, "failed: {}", names.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn checked(name: &str, reach: &str, verdict: Verdict) -> Checked {
+        let (group, sentence) = ("exec and logs".to_owned(), "a sentence".to_owned());
+        Checked {
+            name: name.to_owned(),
+            group,
+            sentence,
+            reach: reach.to_owned(),
+            verdict,
+            ms: 7,
+        }
+    }
+
+    fn skipped(why: &str) -> Verdict {
+        Verdict::Skipped {
+            why: why.to_owned(),
+        }
+    }
+
+    fn failed(found: &str, trace: &[&str]) -> Verdict {
+        Verdict::Fail {
+            expected: "this".to_owned(),
+            found: found.to_owned(),
+            trace: trace.iter().map(|&line| line.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn failures_are_told_last() {
+        let (bare, adapted) = ("executable", "executable, with what alpine adds");
+        let report = Report {
+            provider: "acme".to_owned(),
+            version: "1.2".to_owned(),
+            reach: bare.to_owned(),
+            fresh: false,
+            seed: 1,
+            checks: vec![
+                checked("exec.a", bare, Verdict::Pass),
+                checked(
+                    "exec.b",
+                    bare,
+                    failed("that\nand more\n", &["→ exec", "← exec: no"]),
+                ),
+                checked("exec.c", bare, skipped("no wire")),
+                checked("exec.d", bare, skipped("no wire")),
+                checked("exec.e", bare, skipped("no wire")),
+                checked("exec.f", bare, skipped("no logs")),
+                checked("exec.b", adapted, failed("that", &[])),
+            ],
+            left: vec!["`sbx` is still listed".to_owned()],
+        };
+        expect![[r#"
+            acme 1.2 (executable)
+
+            exec and logs (executable)
+              ok    exec.a (7 ms)
+              FAIL  exec.b (7 ms)
+              skip  exec.c and 2 more: no wire
+              skip  exec.f: no logs
+
+            exec and logs (executable, with what alpine adds)
+              FAIL  exec.b (7 ms)
+
+            FAIL  exec.b (executable)
+              broken:   a sentence
+              expected: this
+              found:    that
+                        and more
+              what led there (→ to the provider, ← from it):
+                → exec
+                ← exec: no
+
+            FAIL  exec.b (executable, with what alpine adds)
+              broken:   a sentence
+              expected: this
+              found:    that
+
+            1 passed, 2 failed, 4 skipped
+            failed: exec.b
+            left behind: `sbx` is still listed
+        "#]]
+        .assert_eq(&write(&report));
     }
 }

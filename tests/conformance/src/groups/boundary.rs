@@ -1,5 +1,6 @@
 //! The boundary to a provider that is not compiled in: what it makes of frames, good and bad.
 
+use crate::Reach;
 use crate::bench::Bench;
 use crate::called::{Checking, broken, same, skip};
 use crate::catalogue::{Check, check};
@@ -112,8 +113,12 @@ const CHUNK: usize = 64 * 1024;
 
 async fn talk<'b>(bench: &'b Bench<'_>) -> Checking<Talk<'b>> {
     let Some(wire) = bench.shared.subject.wire().await else {
-        let reach = bench.shared.subject.reach().as_str();
-        return skip(format!("there is no wire: it is {reach}"));
+        return match bench.shared.subject.reach() {
+            reach @ (Reach::CompiledIn | Reach::InProcess) => {
+                skip(format!("there is no wire: it is {}", reach.as_str()))
+            }
+            Reach::Hosted | Reach::Exec => skip("its wire is checked without what is added"),
+        };
     };
     Talk::begin(wire, &bench.trace).or_else(|error| broken("a wire", error.to_string()))
 }

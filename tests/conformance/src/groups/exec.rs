@@ -1,7 +1,7 @@
 //! Commands in the sandbox.
 
 use crate::bench::Bench;
-use crate::called::{Checking, broken, said, same, shortened, skip};
+use crate::called::{Checking, answered, broken, said, same, shortened, skip};
 use crate::catalogue::{Check, check};
 use crate::sandbox::{Sandbox, no_input};
 use alpine_provider_api::*;
@@ -296,7 +296,10 @@ async fn cancel(bench: &Bench<'_>) -> Checking {
     let call = at.provider.exec(&at.call, request, received);
     let began = sandbox.sh("until [ -s beat ]; do sleep 0.01; done");
     if let Some(ended) = at.end_dropped(call, began).await {
-        return broken("the command runs for ever", format!("it ended: {ended:?}"));
+        return broken(
+            "the command runs for ever",
+            format!("it ended: {}", answered(&ended)),
+        );
     }
     drop(at);
     stands_still(&sandbox, "the call was dropped").await
@@ -379,7 +382,7 @@ async fn follow(bench: &Bench<'_>) -> Checking {
         tokio::select! {
             text = reading => text,
             ended = log.provider.logs(&log.call, request) => {
-                broken("the log is followed while the sandbox runs", format!("it ended: {ended:?}"))
+                broken("the log is followed while the sandbox runs", format!("it ended: {}", answered(&ended)))
             }
         }
     };
