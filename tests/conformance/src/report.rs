@@ -74,7 +74,7 @@ pub struct Report {
     pub fresh: bool,
     /// The seed of the random choices.
     pub seed: u64,
-    /// Every check that was asked for.
+    /// Every check that was asked for; before them, that the provider opens, where it does not.
     pub checks: Vec<Checked>,
     /// What could not be removed afterwards: this is a failure too.
     pub left: Vec<String>,
