@@ -191,10 +191,17 @@ impl PluginSetup {
             .collect();
         let cause = format!(
             "provider `{}` did not start: {}{tail}",
-            self.name, error.message
+            self.name,
+            nameless(&self.name, &error.message)
         );
         Failure::new(code, cause).next(next)
     }
+}
+
+/// What a provider's failure says, without whose it is: that was just told.
+fn nameless<'m>(name: &str, message: &'m str) -> &'m str {
+    let whose = format!("provider `{name}`: ");
+    message.strip_prefix(&whose).unwrap_or(message)
 }
 
 #[expect(

@@ -85,7 +85,8 @@ pub trait SandboxProvider: Send + Sync + fmt::Debug {
     /// **Again**: lists again. **Fails**: `Io`. **If dropped**: nothing.
     async fn list(&self, call: &Call, request: ListRequest) -> Result<ListReply, ProviderError>;
 
-    /// **Does**: runs a command in the workspace; its output goes to the call's events, in order, before the reply.
+    /// **Does**: runs a command in the workspace; its output goes to the call's events, in order, before the reply. It gets
+    /// nothing of the environment of the provider's own process, which may hold secrets.
     /// **Again**: runs it again. **Fails**: `NotFound`, `InvalidArgument` (no such program), `Io`.
     /// **If dropped**: the command is ended.
     async fn exec(

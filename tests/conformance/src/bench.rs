@@ -1,6 +1,6 @@
 //! What a check works with: the provider, a repository, and sandboxes that are destroyed afterwards.
 
-use crate::called::{Called, Checking, broken, last_lines, said};
+use crate::called::{Called, Checking, Halt, answered, broken, last_lines, said};
 use crate::random::Random;
 use crate::repository::Repository;
 use crate::sandbox::Sandbox;
@@ -105,6 +105,10 @@ impl<'a> Bench<'a> {
         *self.open.lock().await = None;
     }
 
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        u64::try_from(self.shared.options.call_limit.as_millis()).unwrap_or(0)
+    }
+
     /// Begins a call.
     pub(crate) async fn begin(
         &self,
@@ -121,7 +125,7 @@ impl<'a> Bench<'a> {
             operation_id: format!("op_{}", self.shared.run),
             fence,
             attempt: 1,
-            deadline_ms: u64::try_from(self.shared.options.call_limit.as_millis()).unwrap_or(0),
+            deadline_ms: self.deadline_ms(),
             traceparent: None,
         };
         Ok(Calling {
@@ -148,7 +152,8 @@ impl<'a> Bench<'a> {
                 Ok(Called {
                     reply: Err(error), ..
                 }) => said(&error),
-                Err(halt) => format!("{halt:?}"),
+                Err(Halt::Broken { found, .. }) => found,
+                Err(Halt::Skip(why)) => why,
             };
             left.push(format!("`{}` could not be destroyed: {text}", sandbox.id));
         }
@@ -278,10 +283,7 @@ impl Calling<'_> {
             0 => String::new(),
             _ => format!(" after {events} events ({out} bytes of output, {err} of errors)"),
         };
-        let text = match reply {
-            Ok(reply) => public(reply),
-            Err(error) => said(error),
-        };
+        let text = answered(reply);
         self.bench
             .trace
             .add(format!("← {}{said_before}: {text}", self.method));

@@ -1,13 +1,15 @@
 //! How a call was answered, and how a check ends before its end.
 
+use crate::trace::public;
 use alpine_provider_api::{ErrorKind, ProviderError};
+use serde::Serialize;
 use std::fmt::Debug;
 
 /// As many lines of a log are in a trace; more would push out what led there.
 const MOST_LAST_LINES: usize = 20;
 
 /// Why a check ends before its end.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Halt {
     /// The sentence is broken.
     Broken { expected: String, found: String },
@@ -46,7 +48,7 @@ pub(crate) struct Called<R> {
     pub(crate) stderr: Vec<u8>,
 }
 
-impl<R: Debug> Called<R> {
+impl<R: Serialize> Called<R> {
     /// The reply, which has to be one.
     pub(crate) fn ok(self, expected: &str) -> Checking<R> {
         match self.reply {
@@ -60,7 +62,7 @@ impl<R: Debug> Called<R> {
         let wanted: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
         let expected = format!("{expected}: `{}`", wanted.join("` or `"));
         match self.reply {
-            Ok(reply) => broken(expected, shortened(&format!("success: {reply:?}"))),
+            Ok(reply) => broken(expected, shortened(&format!("success: {}", public(&reply)))),
             Err(error) if kinds.contains(&error.kind) => Ok(error),
             Err(error) => broken(expected, said(&error)),
         }
@@ -70,6 +72,11 @@ impl<R: Debug> Called<R> {
 /// An error in words.
 pub(crate) fn said(error: &ProviderError) -> String {
     format!("`{}`: {}", error.kind.as_str(), error.message)
+}
+
+/// An answer in words.
+pub(crate) fn answered<R: Serialize>(reply: &Result<R, ProviderError>) -> String {
+    reply.as_ref().map_or_else(said, |reply| public(reply))
 }
 
 /// The last lines of the log that tells more of an error, for a trace.

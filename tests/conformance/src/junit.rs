@@ -12,7 +12,7 @@ pub(crate) fn write(report: &Report) -> String {
     let _ = writeln!(
         out,
         "<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{skipped}\">",
-        escaped(&format!("{} ({})", report.provider, report.reach)),
+        escaped(&report.title()),
         report.checks.len() + left,
         failed + left,
     );

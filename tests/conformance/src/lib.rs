@@ -10,6 +10,7 @@
 mod bench;
 mod called;
 mod catalogue;
+mod frame;
 mod groups;
 mod http;
 mod junit;
@@ -21,6 +22,7 @@ mod run;
 mod sandbox;
 mod serve;
 mod subject;
+mod text;
 mod trace;
 mod wire;
 

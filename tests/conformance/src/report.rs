@@ -1,10 +1,12 @@
 //! What the checks came to, as text, JSON and JUnit XML.
 
 use crate::catalogue::Check;
-use crate::{Reach, junit};
+use crate::{Reach, junit, text};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::time::Duration;
+
+/// Why nothing of a provider was checked that could not be asked what it is.
+pub(crate) const NOT_STARTED: &str = "it did not start";
 
 /// What a check came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,7 +74,7 @@ pub struct Report {
     pub fresh: bool,
     /// The seed of the random choices.
     pub seed: u64,
-    /// Every check that was asked for.
+    /// Every check that was asked for; before them, that the provider opens, where it does not.
     pub checks: Vec<Checked>,
     /// What could not be removed afterwards: this is a failure too.
     pub left: Vec<String>,
@@ -96,9 +98,14 @@ impl Report {
         self
     }
 
+    /// Whether every check reached the provider in the same way.
+    pub(crate) fn is_one_way(&self) -> bool {
+        self.checks.iter().all(|check| check.reach == self.reach)
+    }
+
     /// The checks of each group, in their order, under a title: with how the provider was reached where that is several ways.
     pub(crate) fn groups(&self) -> Vec<(String, Vec<&Checked>)> {
-        let is_one_way = self.checks.iter().all(|check| check.reach == self.reach);
+        let is_one_way = self.is_one_way();
         let mut groups: Vec<(String, Vec<&Checked>)> = Vec::new();
         for check in &self.checks {
             let title = match is_one_way {
@@ -138,20 +145,18 @@ impl Report {
         self.checks.iter().filter(failed)
     }
 
-    /// For people: a line for each check, what there is to know of a failure, and the counts.
+    /// What was checked, and how.
+    pub(crate) fn title(&self) -> String {
+        match self.provider.as_str() {
+            "" => format!("a provider that did not start ({})", self.reach),
+            name => format!("{name} {} ({})", self.version, self.reach),
+        }
+    }
+
+    /// For people: a line for each check, what there is to know of each failure, and the counts, which are the last.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut out = format!("{} {} ({})\n", self.provider, self.version, self.reach);
-        for (title, checks) in self.groups() {
-            let _ = writeln!(out, "\n{title}");
-            checks.iter().for_each(|check| text_of(&mut out, check));
-        }
-        let (passed, failed, skipped) = self.counts();
-        let _ = writeln!(out, "\n{passed} passed, {failed} failed, {skipped} skipped");
-        for left in &self.left {
-            let _ = writeln!(out, "left behind: {left}");
-        }
-        out
+        text::write(self)
     }
 
     /// One JSON document.
@@ -171,27 +176,4 @@ impl Report {
     pub fn junit(&self) -> String {
         junit::write(self)
     }
-}
-
-fn text_of(out: &mut String, check: &Checked) {
-    let (name, ms) = (&check.name, check.ms);
-    // Writing to a string can't fail.
-    let _ = match &check.verdict {
-        Verdict::Pass => writeln!(out, "  ok    {name} ({ms} ms)"),
-        Verdict::Skipped { why } => writeln!(out, "  skip  {name}: {why}"),
-        Verdict::Fail {
-            expected,
-            found,
-            trace,
-        } => {
-            let mut lines = format!(
-                "  FAIL  {name} ({ms} ms)\n        broken:   {}\n        expected: {expected}\n        found:    {found}\n",
-                check.sentence
-            );
-            for line in trace {
-                let _ = writeln!(lines, "          {line}");
-            }
-            out.write_str(&lines)
-        }
-    };
 }

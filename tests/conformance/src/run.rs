@@ -3,8 +3,10 @@
 use crate::bench::{Bench, Shared};
 use crate::called::{Halt, broken, last_lines, said, skip};
 use crate::catalogue::{Check, picked};
+use crate::groups::boundary::OPENS;
+use crate::report::NOT_STARTED;
 use crate::repository::Repository;
-use crate::{Checked, Options, Report, Subject, Verdict};
+use crate::{Checked, Options, Reach, Report, Subject, Verdict};
 use alpine_provider_api::{DescribeReply, Feature, Method};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,13 +82,9 @@ async fn as_it_is(
     };
     let describe = match describe {
         Ok(describe) => describe,
-        Err((halt, mut told)) => {
-            // Every check is as broken; the log tells it once.
-            let fallen = |check| {
-                let verdict = verdict(Err(halt.clone()), std::mem::take(&mut told));
-                Checked::new(check, subject.reach(), verdict, Duration::ZERO)
-            };
-            report.checks = wanted.iter().map(fallen).collect();
+        Err((halt, log)) => {
+            report.checks = not_started(subject.reach(), &wanted, verdict(Err(halt), log));
+            report.checks.iter().take(1).for_each(told);
             return Ok(report);
         }
     };
@@ -163,8 +161,22 @@ async fn describe(
         Ok(Err(error)) => (said(&error), last_lines(&error)),
         Err(_) => ("no answer came".to_owned(), Vec::new()),
     };
-    let expected = "the provider opens and says what it is".to_owned();
+    let expected = "an answer to `describe`".to_owned();
     Err((Halt::Broken { expected, found }, told))
+}
+
+/// What a provider comes to that could not be asked what it is: one sentence is broken, whether it was to be checked or not,
+/// and no other can be checked.
+fn not_started(reach: Reach, wanted: &[Check], why: Verdict) -> Vec<Checked> {
+    let skipped = Verdict::Skipped {
+        why: NOT_STARTED.to_owned(),
+    };
+    let others = wanted.iter().filter(|check| check.name != OPENS.name);
+    let others = others.map(|check| (check, skipped.clone()));
+    let checks = std::iter::once((&OPENS, why)).chain(others);
+    checks
+        .map(|(check, verdict)| Checked::new(check, reach, verdict, Duration::ZERO))
+        .collect()
 }
 
 /// A word that no other run has: the temporary directory's name is as unique as the system can make it.

@@ -3,6 +3,7 @@
 use crate::bench::{Bench, Calling};
 use crate::called::{Called, Checking, broken, shortened};
 use crate::repository::Pinned;
+use crate::trace::public;
 use alpine_provider_api::*;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
@@ -193,7 +194,7 @@ impl<'b> Sandbox<'b> {
             ExecReply::Exited(0) => Ok(out),
             other @ (ExecReply::Exited(_) | ExecReply::Signalled(_)) => broken(
                 format!("`{}` exits 0 in the sandbox", shortened(script)),
-                format!("{other:?}: {}", shortened(&errors)),
+                format!("{}: {}", public(&other), shortened(&errors)),
             ),
         }
     }

@@ -1,8 +1,9 @@
 //! What is checked, and how it is reached.
 
 use crate::Wire;
-use alpine_provider_api::{ProviderError, SandboxProvider};
+use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +62,12 @@ pub trait Subject: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Variables of its process alone, with their values, which are secrets: commands must not get them. None where none is
+    /// known.
+    fn own_env(&self) -> BTreeMap<String, Secret<String>> {
+        BTreeMap::new()
+    }
+
     /// The same with what the host adds to it, where the host adds anything: this is checked, too.
     ///
     /// # Errors
@@ -74,6 +81,7 @@ pub trait Subject: Send + Sync + fmt::Debug {
 pub struct CompiledIn {
     open: Box<dyn Fn() -> Arc<dyn SandboxProvider> + Send + Sync>,
     objects: Option<PathBuf>,
+    own_env: BTreeMap<String, Secret<String>>,
 }
 
 impl CompiledIn {
@@ -83,6 +91,7 @@ impl CompiledIn {
         Self {
             open: Box::new(open),
             objects: None,
+            own_env: BTreeMap::new(),
         }
     }
 
@@ -90,6 +99,13 @@ impl CompiledIn {
     #[must_use]
     pub fn with_objects(mut self, objects: impl Into<PathBuf>) -> Self {
         self.objects = Some(objects.into());
+        self
+    }
+
+    /// The same, with variables of this process that commands must not get.
+    #[must_use]
+    pub fn with_own_env(mut self, env: BTreeMap<String, Secret<String>>) -> Self {
+        self.own_env = env;
         self
     }
 }
@@ -114,5 +130,9 @@ impl Subject for CompiledIn {
 
     fn objects(&self) -> Option<PathBuf> {
         self.objects.clone()
+    }
+
+    fn own_env(&self) -> BTreeMap<String, Secret<String>> {
+        self.own_env.clone()
     }
 }

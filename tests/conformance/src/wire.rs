@@ -2,6 +2,7 @@
 //! that it does not share a mistake with those who read and write them in earnest.
 
 use crate::called::{Checking, broken};
+use crate::frame::*;
 use crate::trace::Trace;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
@@ -94,28 +95,6 @@ impl Wire {
     }
 }
 
-/// A frame as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) call: u64,
-    pub(crate) kind: u32,
-    pub(crate) code: u32,
-    pub(crate) payload: Vec<u8>,
-}
-
-pub(crate) const CALL: u32 = 1;
-pub(crate) const CANCEL: u32 = 2;
-pub(crate) const GRANT: u32 = 3;
-pub(crate) const PING: u32 = 5;
-pub(crate) const PONG: u32 = 6;
-pub(crate) const OK: u32 = 16;
-pub(crate) const ERR: u32 = 17;
-pub(crate) const EVENT: u32 = 18;
-pub(crate) const LOG: u32 = 19;
-pub(crate) const HELLO: u32 = 32;
-pub(crate) const OPEN: u32 = 33;
-pub(crate) const READY: u32 = 34;
-
 /// A conversation over a wire.
 #[derive(Debug)]
 pub(crate) struct Talk<'t> {
@@ -139,9 +118,13 @@ impl<'t> Talk<'t> {
     }
 
     pub(crate) async fn say(&mut self, call: u64, kind: u32, code: u32, payload: &[u8]) {
-        let shown = String::from_utf8_lossy(payload).into_owned();
-        self.trace
-            .add(format!("→ call {call} kind {kind} code {code} {shown}"));
+        let frame = Frame {
+            call,
+            kind,
+            code,
+            payload: payload.to_vec(),
+        };
+        self.trace.add(format!("→ {frame}"));
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let mut bytes = header(call, kind, code, len);
         bytes.extend_from_slice(payload);
@@ -153,16 +136,14 @@ impl<'t> Talk<'t> {
         let _ = tokio::time::timeout(PATIENCE, self.socket.write_all(bytes)).await;
     }
 
-    /// The next frame that is no log; none at the end.
-    pub(crate) async fn hear(&mut self) -> Checking<Option<Frame>> {
+    /// The next frame that is no log, none at the end: one of them, expected in these words, has to come within this time.
+    pub(crate) async fn hear(&mut self, what: &str, limit: Duration) -> Checking<Option<Frame>> {
         loop {
-            match self.hear_within(PATIENCE).await? {
+            match self.hear_within(limit).await? {
                 Heard::Frame(frame) if frame.kind == LOG => {}
+                Heard::Nothing => return broken(what, format!("nothing within {limit:?}")),
                 Heard::Frame(frame) => return Ok(Some(frame)),
                 Heard::End => return Ok(None),
-                Heard::Nothing => {
-                    return broken("a frame", format!("none within {PATIENCE:?}"));
-                }
             }
         }
     }
@@ -172,7 +153,7 @@ impl<'t> Talk<'t> {
         let until = tokio::time::Instant::now() + limit;
         loop {
             if let Some(frame) = self.take() {
-                self.note(&frame);
+                self.trace.add(format!("← {frame}"));
                 return Ok(Heard::Frame(frame));
             }
             let mut part = vec![0; 64 * 1024];
@@ -214,17 +195,6 @@ impl<'t> Talk<'t> {
         })
     }
 
-    fn note(&self, frame: &Frame) {
-        let shown = String::from_utf8_lossy(&frame.payload[..frame.payload.len().min(300)]);
-        self.trace.add(format!(
-            "← call {} kind {} code {} ({} bytes) {shown}",
-            frame.call,
-            frame.kind,
-            frame.code,
-            frame.payload.len()
-        ));
-    }
-
     /// Greets as a host of version 1 does.
     pub(crate) async fn greet(&mut self, magic: &str, min: u32, max: u32) {
         let hello = serde_json::json!({
@@ -241,12 +211,21 @@ impl<'t> Talk<'t> {
         self.say(0, OPEN, 0, &open).await;
     }
 
-    /// Waits for the first frame of this kind, and fails on an error or the end.
+    /// Waits for the next frame, which has to be of this kind.
     pub(crate) async fn expect(&mut self, kind: u32, what: &str) -> Checking<Frame> {
-        match self.hear().await? {
+        self.expect_within(kind, what, PATIENCE).await
+    }
+
+    /// The same, for so long.
+    pub(crate) async fn expect_within(
+        &mut self,
+        kind: u32,
+        what: &str,
+        limit: Duration,
+    ) -> Checking<Frame> {
+        match self.hear(what, limit).await? {
             Some(frame) if frame.kind == kind => Ok(frame),
-            Some(frame) => broken(what, format!("a frame of kind {}", frame.kind)),
-            None => broken(what, "the end"),
+            other => broken(what, heard(other)),
         }
     }
 
@@ -283,20 +262,4 @@ impl<'t> Talk<'t> {
         }
         printed
     }
-}
-
-/// What was heard.
-#[derive(Debug)]
-pub(crate) enum Heard {
-    Frame(Frame),
-    Nothing,
-    End,
-}
-
-pub(crate) fn header(call: u64, kind: u32, code: u32, len: u32) -> Vec<u8> {
-    let mut bytes = call.to_le_bytes().to_vec();
-    for word in [kind, code, len] {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes
 }

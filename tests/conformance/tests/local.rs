@@ -9,7 +9,7 @@
 
 use alpine_conformance::{CompiledIn, Options, Report, check};
 use alpine_git::GitConfig;
-use alpine_provider_api::Redactor;
+use alpine_provider_api::{Redactor, Secret};
 use alpine_provider_local::{LocalConfig, LocalProvider};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +23,18 @@ use tempfile::TempDir;
 )]
 fn search_path() -> String {
     std::env::var("PATH").unwrap_or_default()
+}
+
+/// What cargo has told this program.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is in this process must not be in a sandbox"
+)]
+fn own_env() -> BTreeMap<String, Secret<String>> {
+    let given = std::env::vars().filter(|(name, _)| name.starts_with("CARGO_"));
+    given
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect()
 }
 
 fn local(at: &Path) -> CompiledIn {
@@ -46,7 +58,9 @@ fn local(at: &Path) -> CompiledIn {
         secrets: Vec::new(),
     };
     let objects = config.objects.clone();
-    CompiledIn::new(move || Arc::new(LocalProvider::new(config.clone()))).with_objects(objects)
+    CompiledIn::new(move || Arc::new(LocalProvider::new(config.clone())))
+        .with_objects(objects)
+        .with_own_env(own_env())
 }
 
 fn run(options: &Options) -> Report {

@@ -205,6 +205,15 @@ impl Subject for Ported {
         Wire::start(&program, &arguments, &env, open).ok()
     }
 
+    fn own_env(&self) -> BTreeMap<String, Secret<String>> {
+        // A library in this process has this one's environment.
+        let is_given = |(name, _): &(&String, &String)| *name == MARK && self.by != By::InProcess;
+        let given = self.env.iter().filter(is_given);
+        given
+            .map(|(name, value)| (name.clone(), Secret::new(value.clone())))
+            .collect()
+    }
+
     fn objects(&self) -> Option<PathBuf> {
         Some(self.open.place.objects.clone())
     }

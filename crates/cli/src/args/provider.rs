@@ -1,7 +1,9 @@
 //! The flags of `provider`.
 
+use crate::config::duration;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The flags of `provider`.
 #[derive(Debug, Args)]
@@ -57,6 +59,7 @@ pub(crate) enum ProviderCommand {
   alpine provider check acme
   alpine provider check ./target/release/libacme.so --only exec
   alpine provider check acme --fresh --junit report.xml --json
+  alpine provider check cloud --call-limit 10m --points 5
 
 It works in a temporary place: nothing of your sessions is touched. The exit status is 1 when a sentence of the contract is
 broken. A provider that alpine adds to is checked twice: as it is reached, then with what alpine adds.")]
@@ -76,6 +79,9 @@ pub(crate) struct CheckArgs {
     /// How many calls are struck, at random moments, by a kill of its process, and how many by their caller giving up
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) points: u32,
+    /// How long one call may take, for example 5m: more where making a sandbox takes minutes [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) call_limit: Option<Duration>,
     /// Write the report as JUnit XML, too
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

@@ -7,6 +7,7 @@ use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
 use alpine_provider_store::{Isolation, Kind};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, getpid, kill_process};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,6 +122,21 @@ impl Subject for Checkable {
         let env = env.map(|(name, value)| (name.into(), value.expose().into()));
         let open = serde_json::to_vec(&self.setup.open).ok()?;
         Wire::start(&program, &arguments, &env.collect(), open).ok()
+    }
+
+    fn own_env(&self) -> BTreeMap<String, Secret<String>> {
+        if self.reach == Reach::InProcess {
+            // It has the environment of this process.
+            return BTreeMap::new();
+        }
+        // What sandboxes start with is theirs, too.
+        let theirs = &self.setup.open.place.env;
+        let allowed = self.setup.table.env_allow.iter().map(String::as_str);
+        let own = allowed
+            .chain([MARK])
+            .filter(|name| !theirs.contains_key(*name));
+        own.filter_map(|name| Some((name.to_owned(), self.setup.env.get(name)?.clone())))
+            .collect()
     }
 
     fn objects(&self) -> Option<PathBuf> {

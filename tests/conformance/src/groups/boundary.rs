@@ -1,16 +1,27 @@
 //! The boundary to a provider that is not compiled in: what it makes of frames, good and bad.
 
+use crate::Reach;
 use crate::bench::Bench;
 use crate::called::{Checking, broken, same, skip};
 use crate::catalogue::{Check, check};
+use crate::frame::*;
 use crate::sandbox::Sandbox;
-use crate::wire::*;
+use crate::wire::{PATIENCE, Talk};
 use alpine_provider_api::{ErrorKind, Method};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Where this is broken, nothing else can be checked.
+pub(crate) const OPENS: Check = check!(
+    Boundary,
+    "boundary.opens",
+    "a provider opens, and says what it is",
+    crate::groups::describe::opens
+);
+
 pub(crate) const CHECKS: &[Check] = &[
+    OPENS,
     check!(
         Boundary,
         "boundary.hello",
@@ -102,8 +113,12 @@ const CHUNK: usize = 64 * 1024;
 
 async fn talk<'b>(bench: &'b Bench<'_>) -> Checking<Talk<'b>> {
     let Some(wire) = bench.shared.subject.wire().await else {
-        let reach = bench.shared.subject.reach().as_str();
-        return skip(format!("there is no wire: it is {reach}"));
+        return match bench.shared.subject.reach() {
+            reach @ (Reach::CompiledIn | Reach::InProcess) => {
+                skip(format!("there is no wire: it is {}", reach.as_str()))
+            }
+            Reach::Hosted | Reach::Exec => skip("its wire is checked without what is added"),
+        };
     };
     Talk::begin(wire, &bench.trace).or_else(|error| broken("a wire", error.to_string()))
 }
@@ -117,45 +132,45 @@ async fn ready<'b>(bench: &'b Bench<'_>) -> Checking<Talk<'b>> {
 fn request(bench: &Bench<'_>, request: &impl Serialize) -> Vec<u8> {
     let meta = json!({
         "operation_id": format!("op_{}", bench.shared.run),
-        "fence": 7, "attempt": 1, "deadline_ms": 60_000,
+        "fence": 7, "attempt": 1, "deadline_ms": bench.deadline_ms(),
     });
     json!({ "meta": meta, "request": request })
         .to_string()
         .into_bytes()
 }
 
-/// Calls, and gives the answer: OK with its reply, or the kind of the error.
-async fn answer(talk: &mut Talk<'_>, call: u64) -> Checking<Result<Value, String>> {
+/// The answer to a call, which has to come within this time: its OK, or its ERR.
+async fn answer(talk: &mut Talk<'_>, call: u64, limit: Duration) -> Checking<Frame> {
+    let what = format!("an answer to call {call}");
     loop {
-        let Some(frame) = talk.hear().await? else {
-            return broken(format!("an answer to call {call}"), "the end");
-        };
-        match (frame.call == call, frame.kind) {
-            (true, OK) => {
-                return Ok(Ok(
-                    serde_json::from_slice(&frame.payload).unwrap_or_default()
-                ));
+        match talk.hear(&what, limit).await? {
+            Some(frame) if frame.kind == EVENT => {}
+            Some(frame) if frame.call == call && matches!(frame.kind, OK | ERR) => {
+                return Ok(frame);
             }
-            (true, ERR) => return Ok(Err(kind_of(&frame))),
-            (_, EVENT) => {}
-            _ => return broken(format!("an answer to call {call}"), format!("{frame:?}")),
+            other => return broken(what, heard(other)),
         }
     }
 }
 
-/// What kind of failure an ERR tells: its text says so, or its code.
-fn kind_of(frame: &Frame) -> String {
-    let value: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
-    match value["kind"].as_str() {
-        Some(kind) => kind.to_owned(),
-        None => {
-            let at = usize::try_from(frame.code).unwrap_or(usize::MAX);
-            let kind = at.checked_sub(1).and_then(|at| ErrorKind::ALL.get(at));
-            kind.copied()
-                .unwrap_or(ErrorKind::Unknown)
-                .as_str()
-                .to_owned()
-        }
+/// A call has to succeed, as soon as any call has to.
+async fn replied(bench: &Bench<'_>, talk: &mut Talk<'_>, call: u64, what: &str) -> Checking<Value> {
+    let frame = answer(talk, call, bench.shared.options.call_limit).await?;
+    match frame.kind {
+        OK => Ok(serde_json::from_slice(&frame.payload).unwrap_or_default()),
+        _ => broken(what, frame.to_string()),
+    }
+}
+
+/// A call has to be refused.
+async fn refused(talk: &mut Talk<'_>, call: u64, kind: ErrorKind, what: &str) -> Checking {
+    let frame = answer(talk, call, PATIENCE).await?;
+    match frame.kind == ERR && frame.error() == kind.as_str() {
+        true => Ok(()),
+        false => broken(
+            format!("{what}: ERR `{}`", kind.as_str()),
+            frame.to_string(),
+        ),
     }
 }
 
@@ -171,13 +186,17 @@ async fn goes_on(talk: &mut Talk<'_>, code: u32) -> Checking {
 /// The wire ends with an error of call 0, or ends.
 async fn refuses(talk: &mut Talk<'_>, what: &str) -> Checking {
     loop {
-        match talk.hear().await? {
+        match talk.hear(what, PATIENCE).await? {
             Some(frame) if frame.kind == HELLO => {}
             Some(frame) if frame.kind == ERR && frame.call == 0 => return Ok(()),
-            Some(frame) => return broken(what, format!("a frame of kind {}", frame.kind)),
-            None => return broken(what, "the end without an error"),
+            other => return broken(what, heard(other)),
         }
     }
+}
+
+/// A field that is a text, or nothing.
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
 }
 
 async fn hello(bench: &Bench<'_>) -> Checking {
@@ -185,10 +204,16 @@ async fn hello(bench: &Bench<'_>) -> Checking {
     talk.greet("ALPNPRV1", 1, 1).await;
     let hello = talk.expect(HELLO, "HELLO is answered with HELLO").await?;
     let hello: Value = serde_json::from_slice(&hello.payload).unwrap_or_default();
-    same("the magic", &Some("ALPNPRV1"), &hello["magic"].as_str())?;
+    same("the magic", &"ALPNPRV1", &text(&hello, "magic"))?;
     match (hello["abi_min"].as_u64(), hello["abi_max"].as_u64()) {
         (Some(0..=1), Some(1..)) => {}
-        found => return broken("a range of versions that holds 1", format!("{found:?}")),
+        _ => {
+            let found = format!(
+                "`abi_min` {}, `abi_max` {}",
+                hello["abi_min"], hello["abi_max"]
+            );
+            return broken("a range of versions that holds 1", found);
+        }
     }
     talk.open().await;
     talk.expect(READY, "OPEN is answered with READY").await?;
@@ -227,8 +252,13 @@ async fn unknown_method(bench: &Bench<'_>) -> Checking {
     for (call, method) in [(1, 9999), (2, 0)] {
         talk.say(call, CALL, method, &request(bench, &json!({})))
             .await;
-        let found = answer(&mut talk, call).await?;
-        same("the answer", &Err("unsupported".to_owned()), &found)?;
+        refused(
+            &mut talk,
+            call,
+            ErrorKind::Unsupported,
+            &format!("method {method}"),
+        )
+        .await?;
     }
     goes_on(&mut talk, 1).await
 }
@@ -237,10 +267,11 @@ async fn unknown_kind(bench: &Bench<'_>) -> Checking {
     let mut talk = ready(bench).await?;
     talk.say(0, 77, 5, b"of a later version").await;
     talk.say(0, PING, 9, &[]).await;
-    match talk.hear().await? {
+    let what = "PONG, or ERR of the whole wire";
+    match talk.hear(what, PATIENCE).await? {
         Some(frame) if frame.kind == PONG => Ok(()),
         Some(frame) if frame.kind == ERR && frame.call == 0 => Ok(()),
-        other => broken("PONG, or an error of the wire", format!("{other:?}")),
+        other => broken(what, heard(other)),
     }
 }
 
@@ -255,8 +286,8 @@ async fn garbage(bench: &Bench<'_>) -> Checking {
     ];
     for (call, payload) in (1..).zip(calls) {
         talk.say(call, CALL, Method::Inspect.id(), payload).await;
-        let found = answer(&mut talk, call).await?;
-        same("the answer", &Err("invalid_argument".to_owned()), &found)?;
+        let what = format!("a call that is `{}`", String::from_utf8_lossy(payload));
+        refused(&mut talk, call, ErrorKind::InvalidArgument, &what).await?;
     }
     goes_on(&mut talk, 1).await
 }
@@ -266,9 +297,10 @@ async fn too_large(bench: &Bench<'_>) -> Checking {
         let mut talk = ready(bench).await?;
         let bytes = header(1, CALL, Method::Inspect.id(), len);
         talk.say_bytes(&bytes).await;
-        match talk.hear().await? {
+        let what = format!("a frame of {len} bytes is refused: ERR");
+        match talk.hear(&what, PATIENCE).await? {
             Some(frame) if frame.kind == ERR => {}
-            other => return broken("an error", format!("{other:?}")),
+            other => return broken(what, heard(other)),
         }
     }
     Ok(())
@@ -279,15 +311,21 @@ async fn made<'b>(bench: &'b Bench<'_>, talk: &mut Talk<'_>) -> Checking<Sandbox
     let sandbox = bench.sandbox()?;
     let payload = request(bench, &sandbox.provision_request());
     talk.say(1000, CALL, Method::Provision.id(), &payload).await;
-    match answer(talk, 1000).await? {
-        Ok(_) => Ok(sandbox),
-        Err(kind) => broken("provision makes the sandbox", kind),
-    }
+    replied(bench, talk, 1000, "provision makes the sandbox").await?;
+    Ok(sandbox)
 }
 
 async fn run(talk: &mut Talk<'_>, sandbox: &Sandbox<'_>, call: u64, script: &str) {
     let payload = request(sandbox.bench, &sandbox.exec_request(&["sh", "-c", script]));
     talk.say(call, CALL, Method::Exec.id(), &payload).await;
+}
+
+/// A command that runs for long, and has said its first word.
+async fn running(talk: &mut Talk<'_>, sandbox: &Sandbox<'_>) -> Checking {
+    run(talk, sandbox, 5, "echo begun; sleep 600").await;
+    let limit = sandbox.bench.shared.options.call_limit;
+    let what = "the output of `echo begun`";
+    talk.expect_within(EVENT, what, limit).await.map(drop)
 }
 
 async fn events_first(bench: &Bench<'_>) -> Checking {
@@ -301,13 +339,14 @@ async fn events_first(bench: &Bench<'_>) -> Checking {
     )
     .await;
     let mut text = Vec::new();
+    let (what, limit) = ("output, then the answer", bench.shared.options.call_limit);
     loop {
-        match talk.hear().await? {
+        match talk.hear(what, limit).await? {
             Some(frame) if (frame.call, frame.kind, frame.code) == (5, EVENT, 2) => {
                 text.extend_from_slice(&frame.payload);
             }
             Some(frame) if (frame.call, frame.kind) == (5, OK) => break,
-            other => return broken("output, then the answer", format!("{other:?}")),
+            other => return broken(what, heard(other)),
         }
     }
     let expected: String = (0..100).map(|i| format!("{i}\n")).collect();
@@ -322,12 +361,12 @@ async fn events_first(bench: &Bench<'_>) -> Checking {
 async fn cancel(bench: &Bench<'_>) -> Checking {
     let mut talk = ready(bench).await?;
     let sandbox = made(bench, &mut talk).await?;
-    run(&mut talk, &sandbox, 5, "echo begun; sleep 600").await;
-    talk.expect(EVENT, "the command's output").await?;
+    running(&mut talk, &sandbox).await?;
     talk.say(5, CANCEL, 1, &[]).await;
-    answer(&mut talk, 5)
-        .await?
-        .map_or(Ok(()), |_| broken("an error", "a reply"))?;
+    let answer = answer(&mut talk, 5, PATIENCE).await?;
+    if answer.kind != ERR {
+        return broken("ERR of the call that was cancelled", answer.to_string());
+    }
     // Late news of a call that was answered changes nothing.
     talk.say(5, CANCEL, 1, &[]).await;
     talk.say(5, GRANT, 4096, &[]).await;
@@ -337,7 +376,7 @@ async fn cancel(bench: &Bench<'_>) -> Checking {
         Heard::Nothing => Ok(()),
         Heard::Frame(frame) if frame.kind == LOG => Ok(()),
         other @ (Heard::Frame(_) | Heard::End) => {
-            broken("exactly one answer", format!("another: {other:?}"))
+            broken("exactly one answer", format!("then {other}"))
         }
     }
 }
@@ -346,8 +385,7 @@ async fn ping(bench: &Bench<'_>) -> Checking {
     let mut talk = ready(bench).await?;
     let sandbox = made(bench, &mut talk).await?;
     goes_on(&mut talk, 1).await?;
-    run(&mut talk, &sandbox, 5, "echo begun; sleep 600").await;
-    talk.expect(EVENT, "the command's output").await?;
+    running(&mut talk, &sandbox).await?;
     for code in [2, u32::MAX] {
         goes_on(&mut talk, code).await?;
     }
@@ -363,7 +401,7 @@ async fn credit(bench: &Bench<'_>) -> Checking {
     loop {
         // Silence is the end of its credit where most of that was used; before, it takes as long as an answer may.
         let patience = match arrived < allowed / 2 {
-            true => PATIENCE,
+            true => bench.shared.options.call_limit,
             false => Duration::from_millis(300),
         };
         match talk.hear_within(patience).await? {
@@ -378,7 +416,10 @@ async fn credit(bench: &Bench<'_>) -> Checking {
             }
             Heard::Frame(frame) if (frame.call, frame.kind) == (5, OK) => break,
             Heard::Nothing if arrived < allowed / 2 => {
-                return broken(format!("about {allowed} bytes"), format!("{arrived}"));
+                return broken(
+                    format!("about {allowed} bytes of output"),
+                    format!("{arrived}"),
+                );
             }
             Heard::Nothing => {
                 goes_on(&mut talk, 1).await?;
@@ -387,7 +428,7 @@ async fn credit(bench: &Bench<'_>) -> Checking {
                 allowed += CREDIT;
             }
             other @ (Heard::Frame(_) | Heard::End) => {
-                return broken("output", format!("{other:?}"));
+                return broken("output, then its answer", other.to_string());
             }
         }
     }
@@ -398,9 +439,7 @@ async fn stdout(bench: &Bench<'_>) -> Checking {
     let mut talk = ready(bench).await?;
     let sandbox = made(bench, &mut talk).await?;
     run(&mut talk, &sandbox, 5, "echo out; echo err >&2").await;
-    answer(&mut talk, 5)
-        .await?
-        .or_else(|kind| broken("a reply", kind))?;
+    replied(bench, &mut talk, 5, "exec runs `sh`").await?;
     let printed = talk.printed(Duration::from_secs(5)).await;
     same(
         "what it printed",
@@ -414,8 +453,7 @@ async fn end(bench: &Bench<'_>) -> Checking {
         let mut talk = ready(bench).await?;
         if busy {
             let sandbox = made(bench, &mut talk).await?;
-            run(&mut talk, &sandbox, 5, "echo begun; sleep 600").await;
-            talk.expect(EVENT, "the command's output").await?;
+            running(&mut talk, &sandbox).await?;
         }
         if !talk.hang_up(Duration::from_secs(5)).await {
             let state = if busy { "busy" } else { "idle" };
@@ -438,12 +476,8 @@ pub(crate) async fn missing_field(bench: &Bench<'_>) -> Checking {
         }
         let payload = request(bench, &lacking);
         talk.say(call, CALL, Method::Provision.id(), &payload).await;
-        let found = answer(&mut talk, call).await?;
-        same(
-            &format!("the answer without `{field}`"),
-            &Err("invalid_argument".to_owned()),
-            &found,
-        )?;
+        let what = format!("provision without `{field}`");
+        refused(&mut talk, call, ErrorKind::InvalidArgument, &what).await?;
     }
     goes_on(&mut talk, 1).await
 }
@@ -455,14 +489,12 @@ pub(crate) async fn unknown_field(bench: &Bench<'_>) -> Checking {
     asked["of_a_later_version"] = json!({ "deep": [1, null] });
     talk.say(1, CALL, Method::Provision.id(), &request(bench, &asked))
         .await;
-    answer(&mut talk, 1)
-        .await?
-        .or_else(|kind| broken("provision ignores it and makes the sandbox", kind))?;
+    let what = "provision ignores it and makes the sandbox";
+    replied(bench, &mut talk, 1, what).await?;
     let asked = json!({ "sandbox_id": sandbox.id, "probe": false, "of_a_later_version": 1 });
     talk.say(2, CALL, Method::Inspect.id(), &request(bench, &asked))
         .await;
-    let state = answer(&mut talk, 2)
-        .await?
-        .map(|reply| reply["state"].clone());
-    same("the state", &Ok(json!("running")), &state)
+    let what = "inspect ignores it and answers";
+    let reply = replied(bench, &mut talk, 2, what).await?;
+    same("the state", &"running", &text(&reply, "state"))
 }

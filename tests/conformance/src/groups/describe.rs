@@ -37,6 +37,10 @@ async fn ask(bench: &Bench<'_>) -> Checking<DescribeReply> {
     })
 }
 
+pub(crate) async fn opens(bench: &Bench<'_>) -> Checking {
+    ask(bench).await.map(drop)
+}
+
 async fn again(bench: &Bench<'_>) -> Checking {
     let first = ask(bench).await?;
     let second = ask(bench).await?;

@@ -1,11 +1,10 @@
 //! Commands in the sandbox.
 
 use crate::bench::Bench;
-use crate::called::{Checking, broken, said, same, shortened};
+use crate::called::{Checking, answered, broken, said, same, shortened, skip};
 use crate::catalogue::{Check, check};
 use crate::sandbox::{Sandbox, no_input};
 use alpine_provider_api::*;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub(crate) const CHECKS: &[Check] = &[
@@ -58,6 +57,13 @@ pub(crate) const CHECKS: &[Check] = &[
         "exec.cancel",
         "a command whose call is dropped is ended",
         cancel,
+        Exec
+    ),
+    check!(
+        Exec,
+        "exec.environment",
+        "a command gets nothing of the environment of its provider's own process, which may hold secrets",
+        environment,
         Exec
     ),
     check!(
@@ -290,10 +296,37 @@ async fn cancel(bench: &Bench<'_>) -> Checking {
     let call = at.provider.exec(&at.call, request, received);
     let began = sandbox.sh("until [ -s beat ]; do sleep 0.01; done");
     if let Some(ended) = at.end_dropped(call, began).await {
-        return broken("the command runs for ever", format!("it ended: {ended:?}"));
+        return broken(
+            "the command runs for ever",
+            format!("it ended: {}", answered(&ended)),
+        );
     }
     drop(at);
     stands_still(&sandbox, "the call was dropped").await
+}
+
+async fn environment(bench: &Bench<'_>) -> Checking {
+    let own = bench.shared.subject.own_env();
+    let is_name = |name: &&String| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let names: Vec<_> = own.keys().filter(is_name).collect();
+    if names.is_empty() {
+        return skip("no variable is known that is the provider's alone");
+    }
+    let sandbox = bench.sandbox()?.made().await?;
+    for name in names {
+        // The value itself is told nobody.
+        let found = sandbox.sh(&format!("printf %s \"${{{name}-}}\"")).await?;
+        if !found.is_empty() && own.get(name).is_some_and(|value| *value.expose() == found) {
+            return broken(
+                format!("no command has the provider's own `{name}`"),
+                "one has it, with its value",
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn at_once(bench: &Bench<'_>) -> Checking {
@@ -349,11 +382,11 @@ async fn follow(bench: &Bench<'_>) -> Checking {
         tokio::select! {
             text = reading => text,
             ended = log.provider.logs(&log.call, request) => {
-                broken("the log is followed while the sandbox runs", format!("it ended: {ended:?}"))
+                broken("the log is followed while the sandbox runs", format!("it ended: {}", answered(&ended)))
             }
         }
     };
-    let limit = Duration::from_secs(20);
+    let limit = bench.shared.options.call_limit;
     let both = async { tokio::join!(at.end(installing), following) };
     let Ok((installed, text)) = tokio::time::timeout(limit, both).await else {
         return broken("what is added to the log arrives", "it does not");

@@ -30,8 +30,14 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
 ];
 
-/// Each guarded method's answer has to be of this kind.
-async fn all_refuse(sandbox: &Sandbox<'_>, kind: ErrorKind, when: &str) -> Checking {
+/// Each guarded method's answer has to be of this kind; `object` is one that could be restored. What may be asked of a sandbox
+/// that was destroyed, too, is left out.
+async fn all_refuse(
+    sandbox: &Sandbox<'_>,
+    object: Option<&str>,
+    kind: ErrorKind,
+    when: &str,
+) -> Checking {
     let bench = sandbox.bench;
     let has = |method| bench.shared.describe.has(method);
     let must = |method: Method, error: Option<ProviderError>| match error {
@@ -60,7 +66,29 @@ async fn all_refuse(sandbox: &Sandbox<'_>, kind: ErrorKind, when: &str) -> Check
     if has(Method::Capture) {
         must(Method::Capture, refusal(sandbox.capture(1).await?))?;
     }
+    if let Some(object) = object {
+        must(Method::Restore, refusal(sandbox.restore(object).await?))?;
+    }
     Ok(())
+}
+
+/// A durable object of another sandbox, where one can be made and restored.
+async fn object(bench: &Bench<'_>) -> Checking<Option<String>> {
+    let needed = [
+        Method::SyncRepo,
+        Method::Capture,
+        Method::Persist,
+        Method::Restore,
+    ];
+    if !needed
+        .iter()
+        .all(|method| bench.shared.describe.has(*method))
+    {
+        return Ok(None);
+    }
+    let from = &bench.repository().pinned;
+    let (object, _) = bench.sandbox()?.filled(from).await?.kept(1).await?;
+    Ok(Some(object))
 }
 
 async fn older(bench: &Bench<'_>) -> Checking {
@@ -68,12 +96,19 @@ async fn older(bench: &Bench<'_>) -> Checking {
     if bench.shared.describe.has(Method::SyncRepo) {
         sandbox = sandbox.filled(&bench.repository().pinned).await?;
     }
+    let object = object(bench).await?;
     let newer = sandbox.under(sandbox.fence + 2);
     newer.provision().await?.ok("a newer fence is taken")?;
     bench.reopen().await;
-    all_refuse(&sandbox, ErrorKind::Fenced, "under an older fence").await?;
+    let when = "under an older fence";
+    all_refuse(&sandbox, object.as_deref(), ErrorKind::Fenced, when).await?;
+    if bench.shared.describe.has(Method::Persist) {
+        let request = sandbox.persist_request(1, None);
+        let told = sandbox.persist_as(request).await?;
+        told.refused(&[ErrorKind::Fenced], "`persist` under an older fence")?;
+    }
     let told = sandbox.destroy().await?;
-    told.refused(&[ErrorKind::Fenced], "destroy under an older fence")?;
+    told.refused(&[ErrorKind::Fenced], "`destroy` under an older fence")?;
     let state = "after calls under an older fence";
     sandbox.is(SandboxState::Running, state).await?;
     let same_again = newer.provision().await?;
@@ -83,11 +118,13 @@ async fn older(bench: &Bench<'_>) -> Checking {
 
 async fn destroyed(bench: &Bench<'_>) -> Checking {
     let sandbox = bench.sandbox()?.made().await?;
+    let object = object(bench).await?;
     sandbox.destroy().await?.ok("destroy destroys it")?;
     bench.reopen().await;
     for fence in [sandbox.fence, sandbox.fence + 1] {
         let late = sandbox.under(fence);
-        all_refuse(&late, ErrorKind::Destroyed, "of a destroyed sandbox").await?;
+        let when = "of a destroyed sandbox";
+        all_refuse(&late, object.as_deref(), ErrorKind::Destroyed, when).await?;
     }
     sandbox
         .is(SandboxState::Missing, "after late calls")

@@ -1,7 +1,7 @@
 //! The repository is brought in, and its dependencies are installed.
 
 use crate::bench::Bench;
-use crate::called::{Checking, broken, same};
+use crate::called::{Checking, answered, broken, same};
 use crate::catalogue::{Check, check};
 use crate::groups::exec::stands_still;
 use crate::repository::ODD_FILE;
@@ -304,7 +304,10 @@ async fn install_given_up(bench: &Bench<'_>) -> Checking {
         let began = sandbox.sh("until [ -s beat ]; do sleep 0.01; done");
         let ended = at.end_dropped(call, began).await;
         if let Some(ended) = ended {
-            return broken("the step runs for ever", format!("it ended: {ended:?}"));
+            return broken(
+                "the step runs for ever",
+                format!("it ended: {}", answered(&ended)),
+            );
         }
         stands_still(&sandbox, &format!("install was given up (round {round})")).await?;
         sandbox.sh("rm beat").await?;

@@ -33,6 +33,7 @@ macro_rules! faults {
 }
 
 faults! {
+    NeverOpens: "describe fails" => "boundary.opens";
     AnotherName: "describe gives another name each time" => "describe.again";
     NoVersion: "describe gives no version" => "describe.whole";
     HidesLogs: "describe does not tell of `logs`, which works" => "describe.unannounced";
@@ -87,6 +88,7 @@ faults! {
     IgnoresSignals: "exec does not pass signals on" => "exec.signal";
     ShellsCode: "exec answers 127 for an unknown program" => "exec.unknown_program";
     ExecOutlives: "a command outlives its call" => "exec.cancel";
+    PassesItsOwn: "exec passes the provider's own environment on" => "exec.environment";
     MixesOutputs: "commands that run at once get each other's status" => "exec.at_once";
     FollowEnds: "logs that are followed end at once" => "logs.follow";
     CapturesAnew: "capture again gives another snapshot" => "capture.twice";
@@ -115,11 +117,20 @@ faults! {
     DestroysOnce: "destroy again fails" => "destroy.again";
     DestroysObjects: "destroy takes durable objects along" => "destroy.objects_stay";
     ForgetsFences: "fences are not kept" => "fence.older";
+    PersistsForAll: "persist checks no fence" => "fence.older";
+    RestoresForAll: "restore checks no fence" => "fence.older";
+    RestoresGone: "restore into a destroyed sandbox succeeds" => "fence.destroyed";
     Resurrects: "destroyed ids are not remembered" => "fence.destroyed";
     FencesLooks: "exec refuses an older fence" => "fence.unguarded";
     NoConvergence: "a call that was dropped is refused ever after" => "crash.dropped";
     NoRecovery: "a provision whose process was killed is refused ever after" => "crash.killed";
     Panics: "list panics" => "list.all";
+}
+
+/// What commands must not get.
+pub(crate) fn own_env() -> BTreeMap<String, Secret<String>> {
+    let token = Secret::new("the provider's own, $HOME and 'more'".to_owned());
+    BTreeMap::from([("KIT_TOKEN".to_owned(), token)])
 }
 
 /// What the broken provider keeps in memory over its instances.
@@ -206,13 +217,20 @@ impl Broken {
         if self.is(Fault::Resurrects) {
             let _ = fs::remove_file(self.state.join("tombstones").join(id.as_str()));
         }
-        let mut call = call.clone();
-        if self.is(Fault::ForgetsFences) {
+        {
             let mut memory = self.memory();
             memory.highest = memory.highest.max(call.meta.fence);
-            call.meta.fence = memory.highest;
         }
-        Ok(call)
+        Ok(self.unfenced(call, Fault::ForgetsFences))
+    }
+
+    /// The call under the highest fence that was seen, where this is the fault.
+    fn unfenced(&self, call: &Call, fault: Fault) -> Call {
+        let mut call = call.clone();
+        if self.is(fault) {
+            call.meta.fence = self.memory().highest;
+        }
+        call
     }
 
     fn tip(&self, request: &SyncRepoRequest) -> Option<CommitId> {
@@ -347,6 +365,9 @@ fn chmod(path: &Path, mode: u32) {
 #[async_trait]
 impl SandboxProvider for Broken {
     async fn describe(&self) -> Reply<DescribeReply> {
+        if self.is(Fault::NeverOpens) {
+            return fail(ErrorKind::ConfigInvalid);
+        }
         let mut reply = self.inner.describe().await?;
         match self.fault {
             Fault::AnotherName => {
@@ -582,6 +603,9 @@ impl SandboxProvider for Broken {
         if self.is(Fault::FencesLooks) && call.meta.fence < 7 {
             return fail(ErrorKind::Fenced);
         }
+        if self.is(Fault::PassesItsOwn) {
+            request.env.extend(own_env());
+        }
         if self.is(Fault::JoinsWords) {
             request.argv = ["sh", "-c", &request.argv.join(" ")]
                 .map(str::to_owned)
@@ -659,6 +683,7 @@ impl SandboxProvider for Broken {
 
     async fn persist(&self, call: &Call, mut request: PersistRequest) -> Reply<PersistReply> {
         let call = &self.guard(call, &request.sandbox_id)?;
+        let call = &self.unfenced(call, Fault::PersistsForAll);
         let key = format!("persist {} {}", request.sandbox_id, request.generation);
         let first = self.first(key);
         if self.is(Fault::NeedsSnapshot) && request.snapshot.is_none() {
@@ -707,6 +732,7 @@ impl SandboxProvider for Broken {
 
     async fn restore(&self, call: &Call, request: RestoreRequest) -> Reply<RestoreReply> {
         let call = &self.guard(call, &request.sandbox_id)?;
+        let call = &self.unfenced(call, Fault::RestoresForAll);
         let id = request.sandbox_id.clone();
         let first = self.first(format!("restore {id}"));
         match self.fault {
@@ -718,6 +744,9 @@ impl SandboxProvider for Broken {
         }
         match (self.fault, self.inner.restore(call, request).await) {
             (Fault::RestoresCorrupt, Err(error)) if error.kind == ErrorKind::Corrupt => {
+                Ok(RestoreReply { entries: 0 })
+            }
+            (Fault::RestoresGone, Err(error)) if error.kind == ErrorKind::Destroyed => {
                 Ok(RestoreReply { entries: 0 })
             }
             (Fault::RestoreAdds, Ok(reply)) => {

@@ -1,14 +1,14 @@
 //! Every fault is found, by the check that is named for the sentence it breaks; the table of them is in the documentation.
 
-use crate::broken::{Broken, Fault, Memory};
+use crate::broken::{Broken, Fault, Memory, own_env};
 use alpine_conformance::{
     CompiledIn, Group, Kill, Options, Reach, Subject, Verdict, check, checks,
 };
-use alpine_provider_api::{ProviderError, SandboxProvider};
+use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
 use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
 use expect_test::expect_file;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -40,6 +40,10 @@ impl Subject for Mortal {
     fn objects(&self) -> Option<PathBuf> {
         self.fake.objects()
     }
+
+    fn own_env(&self) -> BTreeMap<String, Secret<String>> {
+        self.fake.own_env()
+    }
 }
 
 fn broken(fault: Fault, directory: &TempDir) -> Mortal {
@@ -57,7 +61,7 @@ fn broken(fault: Fault, directory: &TempDir) -> Mortal {
         })
     });
     Mortal {
-        fake: fake.with_objects(objects),
+        fake: fake.with_objects(objects).with_own_env(own_env()),
         memory,
     }
 }

@@ -4,6 +4,7 @@ use alpine_conformance::{Options, Reach, Subject, Verdict, Wire, check};
 use alpine_provider_api::{ProviderError, SandboxProvider};
 use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
+use expect_test::expect;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -163,7 +164,7 @@ async fn a_wire_that_keeps_the_contract_passes() {
     };
     let report = check(&peer, &options).await.unwrap();
     assert!(report.is_success(), "{}", report.text());
-    assert_eq!(report.counts(), (16, 0, 0));
+    assert_eq!(report.counts(), (17, 0, 0));
 }
 
 /// Silence before the first byte is no end of its credit.
@@ -215,9 +216,58 @@ async fn found(fault: (&'static str, &'static str, &'static str)) -> Result<(), 
     };
     let report = check(&peer, &options).await.unwrap();
     match &report.checks[0].verdict {
-        Verdict::Fail { .. } => Ok(()),
+        Verdict::Fail {
+            expected, found, ..
+        } => {
+            let code = ["Ok(", "Err(", "Some(", "String(", "Frame", " { "];
+            let told = format!("{expected}; {found}");
+            match code.iter().any(|word| told.contains(word)) {
+                true => Err(format!("{fault:?} is not told in words: {told}")),
+                false => Ok(()),
+            }
+        }
         other => Err(format!("{fault:?}: {other:?}")),
     }
+}
+
+/// What an author reads who broke this.
+#[tokio::test]
+async fn what_a_wire_does_wrong_is_told_in_words() {
+    let directory = TempDir::new().unwrap();
+    let peer = Peer {
+        state: directory.path().join("fake"),
+        wrong: "knows_everything",
+    };
+    let options = Options {
+        only: vec!["boundary.unknown_method".to_owned()],
+        ..Options::default()
+    };
+    let report = check(&peer, &options).await.unwrap();
+    let text = report.text();
+    let (_, told) = text.split_once("\n\nFAIL  ").unwrap();
+    let told: String = told
+        .lines()
+        .map(|line| {
+            let (line, _) = line.split_once(": {\"").unwrap_or((line, ""));
+            format!("{line}\n")
+        })
+        .collect();
+    expect![[r#"
+        boundary.unknown_method
+          broken:   a method that it does not know answers `unsupported`, once, and the provider goes on
+          expected: method 9999: ERR `unsupported`
+          found:    OK of call 1: {}
+          what led there (→ to the provider, ← from it):
+            → HELLO
+            ← HELLO
+            → OPEN
+            ← READY
+            → CALL method 9999 of call 1
+            ← OK of call 1: {}
+
+        0 passed, 1 failed, 0 skipped
+    "#]]
+    .assert_eq(&told);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

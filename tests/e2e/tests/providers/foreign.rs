@@ -160,6 +160,51 @@ fn a_check_finds_what_the_adapter_would_make_good() {
     }
 }
 
+/// What it was given for itself is in no sandbox; the value is in no report.
+#[test]
+fn a_check_finds_a_provider_that_passes_its_own_environment_on() {
+    let world = World::new();
+    let (own, instead) = ("env = {**self.env,", "env = {**os.environ, **self.env,");
+    let file = python_with(&world, own, instead);
+    world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+    world.configure("[providers.acme]\nenv_allow = ['ACME_TOKEN', 'PATH']\n");
+    let mut check = world.command(&["provider", "check", "acme", "--only", "exec.environment"]);
+    let output = world.env.run(check.env("ACME_TOKEN", "hunter2hunter2"));
+    assert_eq!(output.code(), Some(1), "{output:#?}");
+    let told = "expected: no command has the provider's own `ACME_TOKEN`\n";
+    assert_eq!(output.stdout.matches(told).count(), 2, "{output:#?}");
+    assert!(!output.stdout.contains("hunter2"), "{output:#?}");
+    // The search path is a sandbox's, too.
+    assert!(!output.stdout.contains("`PATH`"), "{output:#?}");
+}
+
+/// One sentence is broken, and why is told once, whoever asks.
+#[test]
+fn why_a_provider_does_not_start_is_told_once() {
+    let world = World::new();
+    let file = python_with(&world, "import fcntl\n", "import nothing_of_this_name\n");
+    world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+    let why = "No module named 'nothing_of_this_name'";
+    for only in ["", "exec"] {
+        let words = ["provider", "check", "acme", "--only", only];
+        let output = world.run(&words);
+        assert_eq!(output.code(), Some(1), "{output:#?}");
+        assert_eq!(output.stdout.matches(why).count(), 1, "{output:#?}");
+        let report = alpine_testkit::json(&world.run(&with_json(&words)));
+        assert_eq!(report["counts"]["failed"], 1, "{report:#}");
+        assert_eq!(report["checks"][0]["name"], "boundary.opens");
+        assert_eq!(report["checks"][1]["why"], "it did not start");
+    }
+    let up = [&world.up("one")[..], &["--provider", "acme"]].concat();
+    let failed = world.fails(&up, "ERR_PROVIDER_CRASHED", 2);
+    let cause = text(&failed, "cause");
+    assert!(
+        cause.starts_with("provider `acme` did not start: its process exited"),
+        "{cause}"
+    );
+    assert_eq!(cause.matches(why).count(), 1, "{cause}");
+}
+
 /// One document, its status, and the program's own time, where a provider does this wrong.
 #[test]
 fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {

@@ -17,6 +17,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+/// A check may take as long as so many calls.
+const CALLS: u32 = 5;
 /// The exit status when a sentence of the contract is broken.
 const BROKEN: u8 = 1;
 
@@ -32,12 +34,8 @@ pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
     config.home.value = place.path().join("home");
     let subject = subject(work, &config, &args.provider)?;
     let options = Options {
-        only: args.only.clone(),
-        fresh: args.fresh,
-        seed: args.seed,
-        points: args.points,
         temporary: Some(place.path().to_owned()),
-        ..Options::default()
+        ..options(args)
     };
     // Before the checks, which take long and would be lost.
     let junit = args.junit.as_deref().map(create).transpose()?;
@@ -59,6 +57,20 @@ pub(super) fn run(work: &Work, args: &CheckArgs) -> Result<u8, Failure> {
     }
     tell(work, &report);
     Ok(if report.is_success() { 0 } else { BROKEN })
+}
+
+fn options(args: &CheckArgs) -> Options {
+    let usual = Options::default();
+    let call_limit = args.call_limit.unwrap_or(usual.call_limit);
+    Options {
+        only: args.only.clone(),
+        fresh: args.fresh,
+        seed: args.seed,
+        points: args.points,
+        call_limit,
+        check_limit: usual.check_limit.max(call_limit * CALLS),
+        ..usual
+    }
 }
 
 /// A line for a check that has ended, for who waits; what there is to know of it is in the report.
@@ -160,4 +172,36 @@ fn file(given: &str) -> Result<(String, ProviderTable), Failure> {
     let table = ProviderTable::default().with_pin(&pin);
     // Not one that was added: its refusals say nothing of adding it again.
     Ok((name, table.from(Origin::File)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command, ProviderCommand};
+    use clap::Parser;
+    use std::time::Duration;
+
+    fn limits(more: &[&str]) -> (Duration, Duration) {
+        let words = ["alpine", "provider", "check", "acme"];
+        let cli = Cli::try_parse_from(words.iter().chain(more)).unwrap();
+        let Command::Provider(args) = cli.command else {
+            unreachable!("it is `provider`")
+        };
+        let ProviderCommand::Check(args) = args.command else {
+            unreachable!("it is `check`")
+        };
+        let options = options(&args);
+        (options.call_limit, options.check_limit)
+    }
+
+    #[test]
+    fn a_check_may_take_several_calls() {
+        let seconds = Duration::from_secs;
+        assert_eq!(limits(&[]), (seconds(60), seconds(300)));
+        assert_eq!(limits(&["--call-limit", "5s"]), (seconds(5), seconds(300)));
+        assert_eq!(
+            limits(&["--call-limit", "10m"]),
+            (seconds(600), seconds(3000))
+        );
+    }
 }
