@@ -147,6 +147,9 @@ fn add(work: &Work, file: &Path, name: Option<&str>) -> Result<u8, Failure> {
         }
     };
     locked.pin(&pins).map_err(told)?;
+    if replaced.is_some() {
+        warn_of_its_sessions(work, &config, &pin.name);
+    }
     let document = AddedDocument::new(&pin.name, &kept, replaced);
     if work.output.json {
         work.output.document(&document);
@@ -289,8 +292,20 @@ fn remove(work: &Work, name: &str) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Refuses to take a provider away from sessions that can't be brought down without it, whoever's they are.
-fn is_free(work: &Work, config: &Config, name: &str) -> Result<(), Failure> {
+/// Sessions of the one that is replaced need one that finds their sandboxes.
+fn warn_of_its_sessions(work: &Work, config: &Config, name: &str) {
+    if let Ok(ids) = needed_by(work, config, name)
+        && !ids.is_empty()
+    {
+        let ids = ids.join(", ");
+        work.output.warning(&format!(
+            "{ids}: made by the provider `{name}` that this one replaces, which has to find their sandboxes"
+        ));
+    }
+}
+
+/// The sessions, whoever's they are, that can't be brought down without that provider.
+fn needed_by(work: &Work, config: &Config, name: &str) -> Result<Vec<String>, Failure> {
     let sessions: Vec<SessionRecord> = work.ledger_to_read(config)?.read(|snapshot| {
         let mut sessions = snapshot.unfinished(None)?;
         for id in snapshot.pending_destroys()? {
@@ -305,6 +320,12 @@ fn is_free(work: &Work, config: &Config, name: &str) -> Result<(), Failure> {
         .collect();
     ids.sort();
     ids.dedup();
+    Ok(ids)
+}
+
+/// Refuses to take a provider away from sessions that need it.
+fn is_free(work: &Work, config: &Config, name: &str) -> Result<(), Failure> {
+    let ids = needed_by(work, config, name)?;
     let Some(first) = ids.first() else {
         return Ok(());
     };

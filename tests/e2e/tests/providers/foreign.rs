@@ -85,6 +85,33 @@ fn six_methods_in_python_make_a_session() {
     a_session(&world(|_| alpine_plugin_tests::python(), ""));
 }
 
+#[test]
+fn a_provider_that_looks_elsewhere_loses_no_work() {
+    let world = world(|_| alpine_plugin_tests::python(), "");
+    let id = text(&world.done(&world.up("one")), "session_id");
+    let file = world.env.alpine_home().join("config.toml");
+    let config = fs::read_to_string(file).expect("a configuration");
+    let elsewhere = world.env.root().join("elsewhere");
+    world.configure(&format!("{config}root = '{}'\n", elsewhere.display()));
+    let failure = world.fails(&["down", &id], "ERR_PERSISTENCE_VERIFICATION_FAILED", 2);
+    let cause = text(&failure, "cause");
+    assert!(cause.contains("configure it as it was"), "{cause}");
+    world.configure(&config);
+    let down = world.done(&["down", &id, "--retry-persist"]);
+    assert!(
+        down["workspace_snapshot"]["size"].as_u64() > Some(0),
+        "{down:#}"
+    );
+
+    // One that is put in its place is told what it has to find.
+    let id = text(&world.done(&world.up("two")), "session_id");
+    let file = python_with(&world, "if fence < seen:", "if seen > fence:");
+    let replaced = world.run(&["provider", "add", shown(&file), "--name", "acme"]);
+    assert_eq!(replaced.code(), Some(0), "{replaced:#?}");
+    assert!(replaced.stderr.contains(&id), "{replaced:#?}");
+    assert_eq!(world.done(&["down", &id])["state"], "stopped");
+}
+
 fn template(_: &Path) -> PathBuf {
     alpine_plugin_tests::library("alpine-plugin-template")
 }
