@@ -1,6 +1,7 @@
 //! The program as the tests run it: the shipped one, with the fake provider compiled in and a clock that tests set.
 
 pub mod commits;
+mod ported;
 
 use alpine_cli::{ProviderSetup, Setup};
 use alpine_ledger::{Clock, SystemClock, Timestamp};
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The shipped program's set-up, and the fake provider whose state is in `ALPINE_TEST_FAKE_DIR`. `ALPINE_TEST_CLOCK_MS`
 /// names the file that the time is read from; with `ALPINE_TEST_CLOCK_TICKS` each look at it gives a later time.
 /// With `ALPINE_TEST_TIP` every branch is at this commit, and the fake's faults strike who asks, as method `tip`.
+/// With `ALPINE_TEST_FAKE_BY` the fake is reached over the port.
 /// See [`Commits::from_environment`] for what happens to the ledger.
 #[must_use]
 pub fn setup() -> Setup {
@@ -69,7 +71,10 @@ impl Clock for Ticking {
 fn fake(with: &ProviderSetup) -> Result<Arc<dyn SandboxProvider>, Failure> {
     let directory =
         std::env::var_os("ALPINE_TEST_FAKE_DIR").map_or_else(|| with.home.join("fake"), Into::into);
-    Ok(Arc::new(fake_in(&directory)))
+    Ok(match ported::Way::from_environment() {
+        Some(way) => Arc::new(way.to_the_fake(&directory)),
+        None => Arc::new(fake_in(&directory)),
+    })
 }
 
 fn fake_in(directory: &Path) -> FakeProvider {

@@ -4,6 +4,7 @@ mod odd;
 mod provider;
 
 use alpine_provider_api::{OpenRequest, ProviderError};
+use alpine_testkit::TestClock;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -17,6 +18,8 @@ pub struct Config {
     /// Whether its work is real: real repositories, commands and workspaces.
     #[serde(default)]
     real: bool,
+    /// The file that it reads the time from.
+    clock: Option<PathBuf>,
 }
 
 /// Makes the provider.
@@ -26,7 +29,11 @@ pub struct Config {
 pub fn make(request: OpenRequest) -> Result<FakePlugin, ProviderError> {
     let config: Config = request.table()?;
     let state = config.state.unwrap_or(request.place.state);
-    Ok(FakePlugin::new(state, config.real))
+    let fake = FakePlugin::new(state, config.real);
+    Ok(match config.clock {
+        Some(file) => fake.with_clock(TestClock::in_file(&file)),
+        None => fake,
+    })
 }
 
 alpine_provider_port::export_provider!("fake", make);

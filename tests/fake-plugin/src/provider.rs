@@ -2,7 +2,7 @@
 
 use crate::odd;
 use alpine_provider_api::*;
-use alpine_testkit::FakeProvider;
+use alpine_testkit::{FakeProvider, TestClock};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -21,6 +21,12 @@ impl FakePlugin {
             true => FakeProvider::real(state),
             false => FakeProvider::new(state),
         })
+    }
+
+    /// The same, with the time of that clock.
+    #[must_use]
+    pub fn with_clock(self, clock: TestClock) -> Self {
+        Self(self.0.with_clock(clock))
     }
 }
 
