@@ -1,7 +1,9 @@
 //! Every fault is found, by the check that is named for the sentence it breaks; the table of them is in the documentation.
 
 use crate::broken::{Broken, Fault, Memory};
-use alpine_conformance::{CompiledIn, Group, Kill, Options, Reach, Subject, Verdict, check, checks};
+use alpine_conformance::{
+    CompiledIn, Group, Kill, Options, Reach, Subject, Verdict, check, checks,
+};
 use alpine_provider_api::{ProviderError, SandboxProvider};
 use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
