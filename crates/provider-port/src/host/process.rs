@@ -11,7 +11,10 @@ use crate::frame::{Frame, Kind, Takes};
 use crate::message::{FEATURE_PING, Hello};
 use crate::wire::{Filled, Reader};
 use alpine_provider_api::{ErrorKind, ProviderError};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
+    waitid,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -309,13 +312,23 @@ impl Watch<'_> {
         self.session.named(error)
     }
 
+    /// Signals its group: the process, and what it has started.
     fn kill(&self, signal: Signal) {
-        // It is not reaped yet, so that the id is its own; one that has ended needs no signal.
-        let _ = kill_process(self.pid, signal);
+        let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        if waitid(WaitId::Pid(self.pid), unreaped).is_err() {
+            // The id may be another's by now.
+            return;
+        }
+        let all = kill_process_group(self.pid, signal);
+        if all.is_err() || signal == Signal::KILL {
+            // It may have left its group; one that has ended needs no signal.
+            let _ = kill_process(self.pid, signal);
+        }
     }
 
-    /// Takes its exit status, and tells those who still wait.
+    /// Ends what is left of its group, takes its exit status, and tells those who still wait.
     fn reap(mut self) {
+        self.kill(Signal::KILL);
         let status = self.child.wait();
         let last = self.printed.end();
         let told = self.end.filter(|end| end.signalled);
