@@ -208,5 +208,7 @@ pub fn shorten(text: &mut String, most: usize) {
     if text.len() > most {
         let end = (0..=most).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or(0));
+        // What was cut off is given back.
+        text.shrink_to_fit();
     }
 }

@@ -6,4 +6,5 @@ mod plugins {
     mod guide;
     mod misbehaving;
     mod support;
+    mod wrapped;
 }

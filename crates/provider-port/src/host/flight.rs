@@ -15,8 +15,8 @@ use tokio::sync::Notify;
 /// How many warnings wait for a caller that is busy.
 const WARNINGS: usize = 64;
 
-/// How long a warning may be, which is shown and recorded.
-const WARNING: usize = 4096;
+/// How long a warning may be, and what a progress says: they are shown and recorded.
+const TEXT: usize = 4096;
 
 /// A call in flight.
 #[derive(Debug)]
@@ -99,11 +99,15 @@ impl Flight {
                 }
             }
             EVENT_PROGRESS => {
-                let Ok(progress) = serde_json::from_slice::<ProgressPayload>(frame.payload) else {
+                let Ok(mut progress) = serde_json::from_slice::<ProgressPayload>(frame.payload)
+                else {
                     return Sent::Bad;
                 };
-                if matches!(inbox.events.back(), Some(CallEvent::Progress { .. })) {
-                    inbox.events.pop_back();
+                shorten(&mut progress.what, TEXT);
+                // The next tells more than one that still waits, wherever that is.
+                let is_progress = |event: &CallEvent| matches!(event, CallEvent::Progress { .. });
+                if let Some(earlier) = inbox.events.iter().rposition(is_progress) {
+                    inbox.events.remove(earlier);
                 }
                 inbox.events.push_back(CallEvent::Progress {
                     what: progress.what,
@@ -114,7 +118,7 @@ impl Flight {
             EVENT_WARNING if inbox.warnings < WARNINGS => {
                 inbox.warnings += 1;
                 let mut text = String::from_utf8_lossy(frame.payload).into_owned();
-                shorten(&mut text, WARNING);
+                shorten(&mut text, TEXT);
                 inbox.events.push_back(CallEvent::Warning(text));
             }
             // One warning too many, or what a later version says.
@@ -159,5 +163,46 @@ impl Flight {
 
     pub(super) fn cancelled(&self) -> Option<Instant> {
         locked(&self.inbox).cancelled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Kind, MAX_CONTROL};
+    use serde_json::json;
+
+    #[test]
+    fn what_waits_for_a_caller_that_does_not_read_is_bounded() {
+        let flight = Flight::new(1);
+        let event = |code, payload: &[u8]| {
+            flight.event(&Frame {
+                call_id: 1,
+                kind: Kind::Event,
+                code,
+                payload,
+            })
+        };
+        let (what, warning) = ("x".repeat(TEXT + 1000), vec![b'w'; MAX_CONTROL / 8]);
+        let mut last = 0;
+        while event(EVENT_STDOUT, b"a little") == Sent::Ok {
+            last += 1;
+            let progress = json!({ "what": what, "done": last }).to_string();
+            assert_eq!(event(EVENT_PROGRESS, progress.as_bytes()), Sent::Ok);
+            assert_eq!(event(EVENT_WARNING, &warning), Sent::Ok);
+        }
+        let (mut bytes, mut progress) = (0, Vec::new());
+        for event in &locked(&flight.inbox).events {
+            bytes += match event {
+                CallEvent::Stdout(data) | CallEvent::Stderr(data) => data.capacity(),
+                CallEvent::Warning(text) => text.capacity(),
+                CallEvent::Progress { what, done, .. } => {
+                    progress.push(*done);
+                    what.capacity()
+                }
+            };
+        }
+        assert!(bytes < 1024 * 1024, "{bytes} bytes");
+        assert_eq!(progress, [last], "only the latest is worth telling");
     }
 }

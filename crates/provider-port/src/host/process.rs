@@ -5,27 +5,24 @@ use super::library::log_level;
 use super::session::{Session, Stage};
 use super::spawn::{Started, pid_of, spawn};
 use super::stderr::Printed;
+use super::watcher::Link;
 use crate::abi::Sent;
 use crate::frame::{Frame, Kind, Takes};
 use crate::message::{FEATURE_PING, Hello};
-use crate::wire::{Filled, Reader, Wire};
+use crate::wire::{Filled, Reader};
 use alpine_provider_api::{ErrorKind, ProviderError};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
+    waitid,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The thread that watches.
-pub(super) fn watch(
-    config: &PortConfig,
-    session: &Session,
-    wire: Arc<Wire>,
-    closing: &AtomicBool,
-    theirs: OwnedFd,
-) {
+pub(super) fn watch(config: &PortConfig, session: &Session, link: &Link, theirs: OwnedFd) {
     let started = spawn(config, &theirs);
     drop(theirs);
     let started = started.and_then(|Started { child, printed }| {
@@ -50,7 +47,7 @@ pub(super) fn watch(
             let mut watch = Watch {
                 session,
                 timings: config.timings,
-                wire,
+                link,
                 child,
                 pid,
                 reader: Reader::default(),
@@ -63,7 +60,7 @@ pub(super) fn watch(
                 end: None,
             };
             watch.greet();
-            watch.run(&gone, closing);
+            watch.run(&gone);
             watch.reap();
         }
     }
@@ -82,7 +79,7 @@ struct Ending {
 struct Watch<'a> {
     session: &'a Session,
     timings: Timings,
-    wire: Arc<Wire>,
+    link: &'a Link,
     child: Child,
     pid: Pid,
     reader: Reader,
@@ -107,7 +104,7 @@ impl Watch<'_> {
 
     fn send(&self, kind: Kind, payload: &[u8]) {
         // One that has gone is found by its end.
-        self.wire.send(&Frame {
+        self.link.wire.send(&Frame {
             call_id: 0,
             kind,
             code: 0,
@@ -116,11 +113,11 @@ impl Watch<'_> {
     }
 
     /// Until the process has ended.
-    fn run(&mut self, gone: &OwnedFd, closing: &AtomicBool) {
+    fn run(&mut self, gone: &OwnedFd) {
         let mut socket_over = false;
         loop {
-            if closing.load(Ordering::Acquire) && self.end.is_none() {
-                self.wire.shut();
+            if self.link.closing.load(Ordering::Acquire) && self.end.is_none() {
+                self.link.wire.shut();
                 let why = self.crashed("it was closed");
                 self.ending(why, Some((Signal::TERM, self.timings.close)));
             }
@@ -132,7 +129,7 @@ impl Watch<'_> {
             let found = if socket_over {
                 wait_without_socket(&others, limit)
             } else {
-                self.wire.wait(&others, limit)
+                self.link.wire.wait(&others, limit)
             };
             let Ok(found) = found else {
                 return self.kill(Signal::KILL);
@@ -155,7 +152,7 @@ impl Watch<'_> {
 
     /// Reads what is there, once.
     fn read(&mut self) -> Filled {
-        let filled = self.reader.fill(self.wire.as_fd());
+        let filled = self.reader.fill(self.link.wire.as_fd());
         if filled != Filled::More {
             return filled;
         }
@@ -276,18 +273,29 @@ impl Watch<'_> {
             );
             (since + t.cancel, Some(why))
         });
-        let liveness = (self.pings && self.session.busy()).then(|| {
-            if self.heard < self.pinged {
-                let why = format!("it answered no PING within {} s", t.pong.as_secs_f32());
-                (self.pinged + t.pong, Some(why))
-            } else {
-                (self.heard.max(self.pinged) + t.ping, None)
-            }
-        });
-        [cancelled, liveness]
+        [cancelled, self.liveness()]
             .into_iter()
             .flatten()
             .min_by_key(|(due, _)| *due)
+    }
+
+    /// The next PING, or the limit of the last one; none when no call has been in flight for a while.
+    fn liveness(&self) -> Option<(Instant, Option<String>)> {
+        if !self.pings {
+            return None;
+        }
+        if self.heard < self.pinged {
+            let limit = self.timings.pong;
+            let why = format!("it answered no PING within {} s", limit.as_secs_f32());
+            return Some((self.pinged + limit, Some(why)));
+        }
+        let due = self.heard.max(self.pinged) + self.timings.ping;
+        if self.session.busy() || Instant::now() < due {
+            return Some((due, None));
+        }
+        self.link.idle.store(true, Ordering::Release);
+        // One that began before that was said wakes nobody.
+        self.session.busy().then_some((due, None))
     }
 
     fn ending(&mut self, why: ProviderError, next: Option<(Signal, Duration)>) {
@@ -304,13 +312,23 @@ impl Watch<'_> {
         self.session.named(error)
     }
 
+    /// Signals its group: the process, and what it has started.
     fn kill(&self, signal: Signal) {
-        // It is not reaped yet, so that the id is its own; one that has ended needs no signal.
-        let _ = kill_process(self.pid, signal);
+        let unreaped = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        if waitid(WaitId::Pid(self.pid), unreaped).is_err() {
+            // The id may be another's by now.
+            return;
+        }
+        let all = kill_process_group(self.pid, signal);
+        if all.is_err() || signal == Signal::KILL {
+            // It may have left its group; one that has ended needs no signal.
+            let _ = kill_process(self.pid, signal);
+        }
     }
 
-    /// Takes its exit status, and tells those who still wait.
+    /// Ends what is left of its group, takes its exit status, and tells those who still wait.
     fn reap(mut self) {
+        self.kill(Signal::KILL);
         let status = self.child.wait();
         let last = self.printed.end();
         let told = self.end.filter(|end| end.signalled);

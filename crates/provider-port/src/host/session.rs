@@ -226,7 +226,7 @@ impl Session {
             Ok(log) => format!("{} {}", log.message, serde_json::Value::Object(log.fields)),
             Err(_) => String::from_utf8_lossy(frame.payload).into_owned(),
         };
-        let (name, said) = (&self.name, self.redactor.redact(&said));
+        let (name, said) = (&self.name, one_line(&self.redactor.redact(&said)));
         match frame.code {
             1 => tracing::error!(provider = %name, "{said}"),
             2 => tracing::warn!(provider = %name, "{said}"),
@@ -235,6 +235,20 @@ impl Session {
             _ => tracing::trace!(provider = %name, "{said}"),
         }
     }
+}
+
+/// A text of a provider as a part of one line of the log: what would begin another line, or act on a terminal, is shown as its
+/// escape.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\t' || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 impl Takes for Session {
@@ -268,5 +282,63 @@ impl Takes for Session {
 impl Hosts for Session {
     fn over(&self, why: ProviderError) {
         self.ended(self.named(why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Logged(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Logged {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            locked(&self.0).write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_log_of_a_provider_looks_like_another_line() {
+        let session = Session::new("acme", &Redactor::default());
+        let logged = Logged::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            for payload in [
+                r#"{"message":"a\nerror: forged\r\u001b[2K\u0085é\t\u2028end"}"#,
+                r#"{"message":"b","fields":{"of":"c\nd"}}"#,
+                "no JSON\nerror: forged",
+            ] {
+                session.take(&Frame {
+                    call_id: 0,
+                    kind: Kind::Log,
+                    code: 3,
+                    payload: payload.as_bytes(),
+                });
+            }
+        });
+        let logged = String::from_utf8(locked(&logged.0).clone()).unwrap();
+        let said: Vec<_> = logged
+            .lines()
+            .map(|line| line.split_once("session: ").map(|(_, said)| said))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                Some(r"a\nerror: forged\r\u{1b}[2K\u{85}é	\u{2028}end provider=acme"),
+                Some(r#"b {"of":"c\nd"} provider=acme"#),
+                Some(r"no JSON\nerror: forged provider=acme"),
+            ]
+        );
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn spawn(config: &PortConfig, socket: &OwnedFd) -> Result<Started, Pr
         .stdin(Stdio::null())
         .stdout(both)
         .stderr(pipe)
-        // What a terminal signals is for its user's command to decide on.
+        // What a terminal signals is for its user's command to decide on; and what it starts is ended with it.
         .process_group(0);
     place(&mut command, &placed);
     // While these are there, the standard library's own pipe to the child takes neither of the places.

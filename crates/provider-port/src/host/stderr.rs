@@ -1,5 +1,6 @@
 //! What a provider prints: captured, without secrets, logged.
 
+use super::session::one_line;
 use crate::frame::LOGS_PER_SECOND;
 use crate::rate::{Passed, Rate};
 use alpine_provider_api::{Redactor, StreamRedactor};
@@ -94,7 +95,7 @@ impl Printed {
             if dropped > 0 {
                 tracing::warn!(provider = %self.name, dropped, "lines that it printed were dropped");
             }
-            tracing::info!(provider = %self.name, "{line}");
+            tracing::info!(provider = %self.name, "{}", one_line(line));
         }
     }
 }

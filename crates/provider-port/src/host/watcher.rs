@@ -15,9 +15,19 @@ use std::thread::JoinHandle;
 /// Ends the process when it is dropped, and waits until it is gone.
 #[derive(Debug)]
 pub(super) struct Watcher {
-    wire: Arc<Wire>,
-    closing: Arc<AtomicBool>,
+    link: Arc<Link>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the session and the thread that watches share.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) wire: Wire,
+    /// Whether the process is to end.
+    pub(super) closing: AtomicBool,
+    /// Whether the thread waits without a limit, so that a call that begins has to wake it. Calls that follow each other find
+    /// it waiting for its next look, and cost no such turn.
+    pub(super) idle: AtomicBool,
 }
 
 impl Watcher {
@@ -36,20 +46,21 @@ impl Watcher {
             pair.map_err(|error| ProviderError::io("a socket can't be made", &error.into()))?;
         let wire = Wire::new(ours)
             .map_err(|error| ProviderError::io("a socket can't be watched", &error))?;
-        let wire = Arc::new(wire);
-        session.connect(Arc::new(Link(Arc::clone(&wire))));
-        let closing = Arc::new(AtomicBool::new(false));
+        let link = Arc::new(Link {
+            wire,
+            closing: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+        });
+        session.connect(Arc::clone(&link) as Arc<dyn Takes>);
         let thread = std::thread::Builder::new().name("provider-watch".to_owned());
         let thread = thread.spawn({
-            let (config, wire, closing) =
-                (Arc::clone(config), Arc::clone(&wire), Arc::clone(&closing));
-            move || watch(&config, &session, wire, &closing, theirs)
+            let (config, link) = (Arc::clone(config), Arc::clone(&link));
+            move || watch(&config, &session, &link, theirs)
         });
         let thread =
             thread.map_err(|error| ProviderError::io("a thread can't be started", &error))?;
         Ok(Self {
-            wire,
-            closing,
+            link,
             thread: Some(thread),
         })
     }
@@ -57,8 +68,8 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.closing.store(true, Ordering::Release);
-        self.wire.wake();
+        self.link.closing.store(true, Ordering::Release);
+        self.link.wire.wake();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has ended, too.
             let _ = thread.join();
@@ -66,14 +77,13 @@ impl Drop for Watcher {
     }
 }
 
-/// Sends to the process, and has the thread look at its deadlines anew.
-struct Link(Arc<Wire>);
-
+/// Sends to the process, and has the thread look at its deadlines anew where they may have changed.
 impl Takes for Link {
     fn take(&self, frame: &Frame<'_>) -> Sent {
-        let sent = self.0.send(frame);
-        if frame.kind == Kind::Cancel {
-            self.0.wake();
+        let sent = self.wire.send(frame);
+        let begins = frame.kind == Kind::Call;
+        if frame.kind == Kind::Cancel || begins && self.idle.swap(false, Ordering::AcqRel) {
+            self.wire.wake();
         }
         sent
     }

@@ -3,6 +3,7 @@
 use super::support::*;
 use alpine_provider_api::*;
 use alpine_provider_port::{PortProvider, Source};
+use rustix::process::{Pid, Signal, kill_process};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -109,6 +110,54 @@ async fn a_provider_that_does_not_answer_a_cancel_is_ended_and_started_anew() {
         assert_eq!(other.kind, ErrorKind::Crashed, "{by:?}");
         assert!(other.message.contains("cancelled"), "{other}");
         behind.provider.describe().await.unwrap();
+    }
+}
+
+/// A call without a deadline ends by the PINGs alone, also where it comes long after the last one.
+#[tokio::test]
+async fn a_process_that_is_stopped_is_found_by_its_silence() {
+    for by in CHILDREN {
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..12 {
+            // To the shorter of these the call always comes late.
+            let ping = Duration::from_millis(if number % 2 == 0 { 1 } else { 50 });
+            all.spawn(stopped(by, number, ping));
+        }
+        all.join_all().await;
+    }
+}
+
+async fn stopped(by: By, number: u32, ping: Duration) {
+    let mark = format!("stopped-{by:?}-{number}-{}", std::process::id());
+    let behind = Behind::with(by, |config| {
+        let secret = Secret::new(mark.clone());
+        config.env.insert("MARK".to_owned(), secret);
+        (config.timings.ping, config.timings.pong) = (ping, Duration::from_secs(2));
+    });
+    let marker = format!("MARK={mark}");
+    for method in [Method::Exec, Method::Logs] {
+        behind.provider.describe().await.unwrap();
+        let children = children_of(&marker);
+        assert_eq!(children.len(), 1, "{children:?}");
+        let child = Pid::from_raw(children[0].try_into().unwrap()).unwrap();
+        kill_process(child, Signal::STOP).unwrap();
+        let error = async {
+            let call = Call::quiet(meta(0));
+            if method == Method::Logs {
+                let request = LogsRequest {
+                    sandbox_id: SandboxId::new("sbx_1").unwrap(),
+                    log: LogName::Agent,
+                    follow: true,
+                };
+                return behind.provider.logs(&call, request).await.unwrap_err();
+            }
+            behind.odd(&["nothing"]).await.0.unwrap_err()
+        };
+        let error = tokio::time::timeout(Duration::from_secs(15), error).await;
+        let error = error.unwrap_or_else(|_| panic!("{by:?}: `{method}` does not end"));
+        assert_eq!(error.kind, ErrorKind::Crashed, "{by:?}: {error}");
+        let expected = "provider `acme`: it answered no PING within 2 s";
+        assert_eq!(error.message, expected, "{by:?}");
     }
 }
 
