@@ -1,6 +1,5 @@
 //! What must be true of a library before `dlopen` is let near it. Nothing here trusts a byte of the file.
 
-use crate::glibc::Version;
 use crate::manifest::{self, Manifest, SECTION};
 use crate::open::Opened;
 use crate::refusal::{Reason, Refusal, command};
@@ -13,12 +12,10 @@ use std::fs::File;
 use std::path::Path;
 
 /// alpine is for 64-bit machines.
-type Header = elf::FileHeader64<NativeEndian>;
+pub(crate) type Header = elf::FileHeader64<NativeEndian>;
 
 /// The one symbol that a library exports.
 const SYMBOL: &[u8] = b"alpine_provider_v1";
-/// More needs than this no library has.
-const MOST_NEEDS: usize = 65_536;
 
 /// What an ELF file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,19 +140,20 @@ pub(crate) fn check_library(opened: &Opened) -> Result<Manifest, Refusal> {
     library.glibc(&sections)?;
     let manifest = library.manifest(&sections)?;
     library.symbol(&sections)?;
+    library.search(&sections)?;
     Ok(manifest)
 }
 
 /// A library as it is read.
-struct Library<'a, R: ReadRef<'a>> {
-    path: &'a Path,
-    data: R,
+pub(crate) struct Library<'a, R: ReadRef<'a>> {
+    pub(crate) path: &'a Path,
+    pub(crate) data: R,
     size: u64,
     header: &'a Header,
 }
 
 impl<'a, R: ReadRef<'a>> Library<'a, R> {
-    fn damaged(&self, what: &dyn std::fmt::Display) -> Refusal {
+    pub(crate) fn damaged(&self, what: &dyn std::fmt::Display) -> Refusal {
         damaged(self.path, &what.to_string())
     }
 
@@ -266,51 +264,6 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             }
         }
         Ok(sections)
-    }
-
-    fn glibc(&self, sections: &SectionTable<'a, Header, R>) -> Result<(), Refusal> {
-        let Some(needed) = self.needed(sections)? else {
-            return Ok(());
-        };
-        let running = Version::running();
-        if running.is_some_and(|running| needed <= running) {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Reason::Glibc,
-            self.path,
-            running.map_or("no need of the GNU C library".to_owned(), |running| {
-                format!("a need of GLIBC {running} or older")
-            }),
-            format!("a need of GLIBC {needed}: build it on a system as old as this one"),
-            "ldd --version",
-        ))
-    }
-
-    /// The newest GLIBC that any of its symbols needs.
-    fn needed(&self, sections: &SectionTable<'a, Header, R>) -> Result<Option<Version>, Refusal> {
-        let damaged = |error: object::read::Error| self.damaged(&error);
-        let found = sections
-            .gnu_verneed(NativeEndian, self.data)
-            .map_err(damaged)?;
-        let Some((mut needs, link)) = found else {
-            return Ok(None);
-        };
-        let strings = sections
-            .strings(NativeEndian, self.data, link)
-            .map_err(damaged)?;
-        let (mut newest, mut seen) = (None, 0);
-        while let Some((_, mut versions)) = needs.next().map_err(damaged)? {
-            while let Some(version) = versions.next().map_err(damaged)? {
-                seen += 1;
-                if seen > MOST_NEEDS {
-                    return Err(self.damaged(&"it needs too many versions"));
-                }
-                let name = version.name(NativeEndian, strings).map_err(damaged)?;
-                newest = newest.max(Version::needed(name));
-            }
-        }
-        Ok(newest)
     }
 
     fn manifest(&self, sections: &SectionTable<'a, Header, R>) -> Result<Manifest, Refusal> {

@@ -321,6 +321,56 @@ fn a_newer_c_library_is_needed() {
 }
 
 #[test]
+fn what_it_needs_is_not_looked_for_where_anybody_may_have_put_it() {
+    let world = World::new();
+    let entry = "alpine_provider_v1";
+    for (path, found) in [
+        (".", "`.` in its RUNPATH"),
+        ("/usr/lib:lib/deps", "`lib/deps` in its RUNPATH"),
+        ("/usr/lib::/lib", "`` in its RUNPATH"),
+        ("/usr/lib:", "`` in its RUNPATH"),
+        // It is opened by its descriptor, so that this is `/proc/self/fd`.
+        ("$ORIGIN", "`$ORIGIN` in its RUNPATH"),
+        ("/lib:${ORIGIN}/../lib", "`${ORIGIN}/../lib` in its RUNPATH"),
+    ] {
+        let flag = format!("-Wl,--enable-new-dtags,-rpath,{path}");
+        let library = world.library(Some(MANIFEST), entry, &[&flag]);
+        refused(&library, Reason::Search, found);
+        assert!(refusal(&library).remedy.starts_with("readelf -d /"));
+    }
+    let old = "-Wl,--disable-new-dtags,-rpath,.";
+    let library = world.library(Some(MANIFEST), entry, &[old]);
+    refused(&library, Reason::Search, "`.` in its RPATH");
+    let absolute = "-Wl,-rpath,/usr/lib:/opt/$ORIGIN";
+    let library = world.library(Some(MANIFEST), entry, &[absolute]);
+    assert!(vet(&library, &pinned(&library)).is_ok());
+
+    let source = world.file("needed.c", b"int needed;\n", 0o600);
+    let needed = world.path("needed.so");
+    for (name, is_fixed) in [
+        ("needed.so", true),
+        ("/opt/needed.so", true),
+        ("./needed.so", false),
+        ("lib/needed.so", false),
+        ("$ORIGIN/needed.so", false),
+    ] {
+        let made = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&needed, &source])
+            .arg(format!("-Wl,-soname,{name}"))
+            .status();
+        assert!(made.unwrap().success());
+        let flags = ["-Wl,--no-as-needed", needed.to_str().unwrap()];
+        let library = world.library(Some(MANIFEST), entry, &flags);
+        if is_fixed {
+            assert!(vet(&library, &pinned(&library)).is_ok(), "{name}");
+        } else {
+            refused(&library, Reason::Search, &format!("a need of `{name}`"));
+        }
+    }
+}
+
+#[test]
 fn the_entry_point_and_the_manifest_are_there() {
     let world = World::new();
     let entry = "alpine_provider_v1";
