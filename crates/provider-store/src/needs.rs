@@ -1,10 +1,10 @@
-//! What a library needs of others. They are not checked, but where they are looked for is: never where the tool happens to be.
+//! What a library or a program needs of others. They are not checked, but where they are looked for is: never where the tool happens to be.
 
-use crate::elf::{Header, Library};
+use crate::elf::{Header, Image};
 use crate::glibc::Version;
 use crate::refusal::{Reason, Refusal, command};
 use object::elf::{DT_AUXILIARY, DT_FILTER, DT_NEEDED, DT_RPATH, DT_RUNPATH};
-use object::read::elf::SectionTable;
+use object::read::elf::{ProgramHeader, SectionTable};
 use object::{NativeEndian, ReadRef};
 
 /// More needs than this no library has.
@@ -12,17 +12,43 @@ const MOST_NEEDS: usize = 65_536;
 /// The most bytes of a name that a refusal repeats.
 const MOST_SHOWN: usize = 200;
 
-impl<'a, R: ReadRef<'a>> Library<'a, R> {
-    /// Refuses what needs a newer C library than the one that runs here.
-    pub(crate) fn glibc(&self, sections: &SectionTable<'a, Header, R>) -> Result<(), Refusal> {
-        let Some(needed) = self.needed(sections)? else {
-            return Ok(());
-        };
-        let running = Version::running();
-        if running.is_some_and(|running| needed <= running) {
-            return Ok(());
+impl<'a, R: ReadRef<'a>> Image<'a, R> {
+    /// Refuses a library that needs a newer C library than the one that runs here.
+    pub(crate) fn library_glibc(
+        &self,
+        sections: &SectionTable<'a, Header, R>,
+    ) -> Result<(), Refusal> {
+        match (self.needed(sections)?, Version::running()) {
+            (Some(needed), running) if running.is_none_or(|running| needed > running) => {
+                Err(self.newer(needed, running))
+            }
+            _ => Ok(()),
         }
-        Err(Refusal::new(
+    }
+
+    /// Refuses a program that needs a newer C library than the one that runs here. One that a loader of its own starts, from
+    /// elsewhere than this system's, has a C library of its own too.
+    pub(crate) fn program_glibc(
+        &self,
+        sections: &SectionTable<'a, Header, R>,
+    ) -> Result<(), Refusal> {
+        let mut is_systems = false;
+        for segment in self.segments()? {
+            let loader = segment
+                .interpreter(NativeEndian, self.data)
+                .map_err(|error| self.damaged(&error))?;
+            is_systems |= loader.is_some_and(|path| path.starts_with(b"/lib"));
+        }
+        match (self.needed(sections)?, Version::running()) {
+            (Some(needed), Some(running)) if is_systems && needed > running => {
+                Err(self.newer(needed, Some(running)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn newer(&self, needed: Version, running: Option<Version>) -> Refusal {
+        Refusal::new(
             Reason::Glibc,
             self.path,
             running.map_or("no need of the GNU C library".to_owned(), |running| {
@@ -30,7 +56,7 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             }),
             format!("a need of GLIBC {needed}: build it on a system as old as this one"),
             "ldd --version",
-        ))
+        )
     }
 
     /// The newest GLIBC that any of its symbols needs.
