@@ -1,6 +1,7 @@
 //! Providers that are not compiled in: checked, and started, when the first call needs them.
 
 mod calls;
+mod replies;
 mod subject;
 
 pub(crate) use subject::Checkable;
