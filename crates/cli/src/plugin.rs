@@ -7,7 +7,7 @@ mod subject;
 pub(crate) use subject::Checkable;
 
 use crate::config::{Origin, ProviderTable};
-use alpine_lifecycle::{ErrorCode, Failure, quoted};
+use alpine_lifecycle::{ErrorCode, Failure, quoted, shortened};
 use alpine_provider_api::{
     ErrorKind, OpenRequest, ProviderError, Redactor, SandboxProvider, Secret,
 };
@@ -168,6 +168,7 @@ impl PluginSetup {
 
     /// Why it did not start, as the user sees it.
     fn not_started(&self, error: &ProviderError) -> Failure {
+        let error = shortened(error);
         let code = code_of(error.kind);
         let next = match (&error.hint, code) {
             (Some(hint), _) => hint.clone(),

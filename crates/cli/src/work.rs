@@ -6,6 +6,7 @@ use crate::setup::{ProviderSetup, Setup};
 use alpine_ledger::{AuditRecord, Ledger, Options, SessionRecord};
 use alpine_lifecycle::{
     Caller, Engine, ErrorCode, Failure, Interrupt, Providers, Watch, lookup, no_provider, quoted,
+    shortened,
 };
 use alpine_provider_api::{
     ErrorKind, Meta, ProviderError, Redactor, SandboxId, SandboxProvider, Secret,
@@ -243,6 +244,7 @@ impl Reached {
 
 /// A provider's failure outside of an operation.
 pub(crate) fn provider_failed(what: &str, error: &ProviderError, reached: &Reached) -> Failure {
+    let error = &shortened(error);
     let tail: String = error
         .log_tail
         .iter()
