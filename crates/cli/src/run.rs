@@ -2,7 +2,7 @@
 
 use crate::args::Command;
 use crate::commands;
-use crate::config::{Variables, provider_secrets};
+use crate::config::{Config, Variables, provider_secrets};
 use crate::log;
 use crate::output::{Output, Stream};
 use crate::parse::{self, Asked};
@@ -51,7 +51,7 @@ pub fn main_with(setup: Setup) -> ExitCode {
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let work = Work {
         setup,
-        variables,
+        variables: variables.clone(),
         secrets,
         output: output.clone(),
         lock_timeout: None,
@@ -59,10 +59,22 @@ pub fn main_with(setup: Setup) -> ExitCode {
     let done = panic::catch_unwind(AssertUnwindSafe(|| run(work, &arguments)));
     let code = match done.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))) {
         Ok(code) => code,
-        Err(failure) => tell(&output, failure, &arguments),
+        Err(failure) => tell(&output, with_pins(failure, &variables), &arguments),
     };
     // The end of this process: whatever still hangs on a thread ends with it.
     std::process::exit(code.into())
+}
+
+/// A provider that is not found may be one whose pin can't be read: that comes first.
+fn with_pins(mut failure: Failure, variables: &Variables) -> Failure {
+    if failure.code == ErrorCode::ProviderNotFound
+        && let Ok(config) = Config::lenient(variables)
+        && let Some(refused) = config.pins_refused
+    {
+        failure.cause = format!("{}; {}", failure.cause, refused.cause);
+        failure.next_step = refused.next_step;
+    }
+    failure
 }
 
 /// Tells a failure, and gives its exit status.

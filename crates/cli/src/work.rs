@@ -55,6 +55,20 @@ impl Work {
         &self.output.redactor
     }
 
+    /// What is in force. Where the pins of added providers can't be used, it warns and goes on without them.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let config = Config::lenient(&self.variables)?;
+        if let Some(Failure {
+            cause, next_step, ..
+        }) = &config.pins_refused
+        {
+            let warning =
+                format!("no provider that was added is known: {cause}; first `{next_step}`");
+            self.output.warning(&warning);
+        }
+        Ok(config)
+    }
+
     /// The ledger, to read it: it is never made.
     pub(crate) fn ledger_to_read(&self, config: &Config) -> Result<Ledger, Failure> {
         Ok(Ledger::open_read(

@@ -1,7 +1,6 @@
 //! `exec`: a command in a session, with its own streams, signals and exit status.
 
 use crate::args::ExecArgs;
-use crate::config::Config;
 use crate::output::{Stream, write};
 use crate::signals;
 use crate::work::{Reached, Work, drive, provider_failed, runtime};
@@ -26,7 +25,7 @@ const PIECE: usize = 64 * 1024;
 const NO_READER: u8 = 141;
 
 pub(crate) fn run(work: &Work, args: ExecArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let reached = work.reach(&config, &args.session, "exec")?;
     reached.ready()?;
     let (to_command, input) = mpsc::channel(WAITING);
