@@ -7,6 +7,7 @@ mod subject;
 pub(crate) use subject::Checkable;
 
 use crate::config::{Origin, ProviderTable};
+use crate::ended;
 use alpine_lifecycle::{ErrorCode, Failure, quoted, shortened};
 use alpine_provider_api::{
     ErrorKind, OpenRequest, ProviderError, Redactor, SandboxProvider, Secret,
@@ -144,6 +145,7 @@ impl PluginSetup {
             }
             (Kind::Dylib, Isolation::InProcess) => {
                 let library = vetted.file;
+                ended::guard();
                 (Source::InProcess { library }, None)
             }
             (Kind::Dylib, Isolation::Process) => {

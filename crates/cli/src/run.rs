@@ -3,6 +3,7 @@
 use crate::args::Command;
 use crate::commands;
 use crate::config::{Config, Variables, provider_secrets};
+use crate::ended;
 use crate::log;
 use crate::output::{Output, Stream};
 use crate::parse::{self, Asked};
@@ -56,13 +57,14 @@ pub fn main_with(setup: Setup) -> ExitCode {
         output: output.clone(),
         lock_timeout: None,
     };
+    let telling = (output.clone(), arguments.clone());
+    ended::told_by(move |failure| tell(&telling.0, failure, &telling.1));
     let done = panic::catch_unwind(AssertUnwindSafe(|| run(work, &arguments)));
     let code = match done.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))) {
         Ok(code) => code,
         Err(failure) => tell(&output, with_pins(failure, &variables), &arguments),
     };
-    // The end of this process: whatever still hangs on a thread ends with it.
-    std::process::exit(code.into())
+    ended::exit(code)
 }
 
 /// A provider that is not found may be one whose pin can't be read: that comes first.
