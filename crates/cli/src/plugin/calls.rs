@@ -79,8 +79,7 @@ impl SandboxProvider for Plugin {
     }
 
     async fn list(&self, call: &Call, request: ListRequest) -> Result<ListReply, ProviderError> {
-        let reply = self.whole().await?.list(call, request).await?;
-        Ok(self.replies().listed(reply))
+        self.whole().await?.list(call, request).await
     }
 
     async fn exec(
