@@ -10,6 +10,15 @@ pub(crate) fn lines(text: &str) -> String {
     strip(text, |c| c == '\n' || c == '\t')
 }
 
+/// One line of no more than so many characters.
+pub(crate) fn short(text: &str, most: usize) -> String {
+    let line = line(text);
+    match line.char_indices().nth(most) {
+        None => line,
+        Some((end, _)) => format!("{}…", &line[..end]),
+    }
+}
+
 fn strip(text: &str, keep: impl Fn(char) -> bool) -> String {
     // Nearly all text is plain.
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
@@ -78,7 +87,7 @@ fn is_direction(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{line, lines};
+    use super::{line, lines, short};
     use proptest::prelude::*;
 
     #[test]
@@ -96,6 +105,8 @@ mod tests {
             assert_eq!(line(text), safe, "{text:?}");
         }
         assert_eq!(lines("a\n\u{1b}]0;no end\nb"), "a\n\nb");
+        assert_eq!(short("übel\n!", 5), "übel!");
+        assert_eq!(short("übel\n!", 2), "üb…");
     }
 
     proptest! {

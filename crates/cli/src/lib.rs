@@ -9,6 +9,7 @@ mod clean;
 mod commands;
 mod config;
 pub mod docs;
+mod ended;
 mod log;
 mod output;
 mod parse;

@@ -1,7 +1,7 @@
 //! The only place that prints.
 
 use crate::view::{FailureDocument, VERSION};
-use crate::{clean, table};
+use crate::{clean, ended, table};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{Redactor, StreamRedactor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -172,7 +172,7 @@ pub(crate) fn is_terminal(stream: Stream) -> bool {
 }
 
 /// The exit status when a result could not be written.
-const UNWRITTEN: i32 = 2;
+const UNWRITTEN: u8 = 2;
 
 /// Writes and flushes. Whether somebody still reads it.
 ///
@@ -193,7 +193,7 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
                 Stream::Stderr,
                 format!("error: standard output can't be written: {error}\n").as_bytes(),
             );
-            std::process::exit(UNWRITTEN)
+            ended::exit(UNWRITTEN)
         }
         Err(_) => false,
     }

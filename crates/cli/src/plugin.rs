@@ -1,12 +1,14 @@
 //! Providers that are not compiled in: checked, and started, when the first call needs them.
 
 mod calls;
+mod replies;
 mod subject;
 
 pub(crate) use subject::Checkable;
 
 use crate::config::{Origin, ProviderTable};
-use alpine_lifecycle::{ErrorCode, Failure, quoted};
+use crate::ended;
+use alpine_lifecycle::{ErrorCode, Failure, quoted, shortened};
 use alpine_provider_api::{
     ErrorKind, OpenRequest, ProviderError, Redactor, SandboxProvider, Secret,
 };
@@ -152,6 +154,7 @@ impl PluginSetup {
             }
             (Kind::Dylib, Isolation::InProcess) => {
                 let library = vetted.file;
+                ended::guard();
                 (Source::InProcess { library }, None)
             }
             (Kind::Dylib, Isolation::Process) => {
@@ -176,6 +179,7 @@ impl PluginSetup {
 
     /// Why it did not start, as the user sees it.
     fn not_started(&self, error: &ProviderError) -> Failure {
+        let error = shortened(error);
         let code = code_of(error.kind);
         let next = match (&error.hint, code) {
             (Some(hint), _) => hint.clone(),

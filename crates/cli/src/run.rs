@@ -2,7 +2,8 @@
 
 use crate::args::Command;
 use crate::commands;
-use crate::config::{Variables, provider_secrets};
+use crate::config::{Config, Variables, provider_secrets};
+use crate::ended;
 use crate::log;
 use crate::output::{Output, Stream};
 use crate::parse::{self, Asked};
@@ -51,18 +52,31 @@ pub fn main_with(setup: Setup) -> ExitCode {
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let work = Work {
         setup,
-        variables,
+        variables: variables.clone(),
         secrets,
         output: output.clone(),
         lock_timeout: None,
     };
+    let telling = (output.clone(), arguments.clone());
+    ended::told_by(move |failure| tell(&telling.0, failure, &telling.1));
     let done = panic::catch_unwind(AssertUnwindSafe(|| run(work, &arguments)));
     let code = match done.unwrap_or_else(|payload| Err(panicked(payload.as_ref()))) {
         Ok(code) => code,
-        Err(failure) => tell(&output, failure, &arguments),
+        Err(failure) => tell(&output, with_pins(failure, &variables), &arguments),
     };
-    // The end of this process: whatever still hangs on a thread ends with it.
-    std::process::exit(code.into())
+    ended::exit(code)
+}
+
+/// A provider that is not found may be one whose pin can't be read: that comes first.
+fn with_pins(mut failure: Failure, variables: &Variables) -> Failure {
+    if failure.code == ErrorCode::ProviderNotFound
+        && let Ok(config) = Config::lenient(variables)
+        && let Some(refused) = config.pins_refused
+    {
+        failure.cause = format!("{}; {}", failure.cause, refused.cause);
+        failure.next_step = refused.next_step;
+    }
+    failure
 }
 
 /// Tells a failure, and gives its exit status.

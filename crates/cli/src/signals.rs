@@ -1,5 +1,6 @@
 //! Signals that ask the program to end.
 
+use crate::ended;
 use alpine_lifecycle::{ErrorCode, Failure, Interrupt, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -13,7 +14,7 @@ pub(crate) fn interrupt() -> Result<Interrupt, Failure> {
     let mut asked = false;
     listen(move |signal| {
         if asked {
-            std::process::exit(signal.exit_code().into());
+            ended::exit(signal.exit_code());
         }
         asked = true;
         // An engine that has gone already wants to know nothing.
@@ -27,7 +28,7 @@ pub(crate) fn interrupt() -> Result<Interrupt, Failure> {
 /// # Errors
 /// As `interrupt`.
 pub(crate) fn end() -> Result<(), Failure> {
-    listen(|signal| std::process::exit(signal.exit_code().into()))
+    listen(|signal| ended::exit(signal.exit_code()))
 }
 
 /// Every signal goes to the other end.

@@ -6,6 +6,7 @@ use crate::setup::{ProviderSetup, Setup};
 use alpine_ledger::{AuditRecord, Ledger, Options, SessionRecord};
 use alpine_lifecycle::{
     Caller, Engine, ErrorCode, Failure, Interrupt, Providers, Watch, lookup, no_provider, quoted,
+    shortened,
 };
 use alpine_provider_api::{
     ErrorKind, Meta, ProviderError, Redactor, SandboxId, SandboxProvider, Secret,
@@ -52,6 +53,20 @@ impl Work {
     /// Takes secrets out of text.
     pub(crate) fn redactor(&self) -> &Redactor {
         &self.output.redactor
+    }
+
+    /// What is in force. Where the pins of added providers can't be used, it warns and goes on without them.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let config = Config::lenient(&self.variables)?;
+        if let Some(Failure {
+            cause, next_step, ..
+        }) = &config.pins_refused
+        {
+            let warning =
+                format!("no provider that was added is known: {cause}; first `{next_step}`");
+            self.output.warning(&warning);
+        }
+        Ok(config)
     }
 
     /// The ledger, to read it: it is never made.
@@ -243,6 +258,7 @@ impl Reached {
 
 /// A provider's failure outside of an operation.
 pub(crate) fn provider_failed(what: &str, error: &ProviderError, reached: &Reached) -> Failure {
+    let error = &shortened(error);
     let tail: String = error
         .log_tail
         .iter()

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::held::Held;
-use crate::{Ending, ErrorCode, Failure, Progress, Step};
+use crate::{Ending, ErrorCode, Failure, Progress, Step, shortened};
 use alpine_ledger::StepRecord;
 use alpine_provider_api::{
     Call, CallEvent, ErrorKind, Meta, ProviderError, Retry, SandboxProvider, SandboxState,
@@ -124,7 +124,7 @@ impl Engine {
         if error.kind == ErrorKind::Fenced {
             let cause = format!(
                 "{step}: another process has taken this operation over: {}",
-                error.message
+                shortened(error).message
             );
             return StepEnd::Stopped(Failure::new(ErrorCode::OperationConflict, cause));
         }
@@ -213,7 +213,7 @@ impl Engine {
         attempt: u32,
         error: &ProviderError,
     ) -> Result<bool, Failure> {
-        let cause = self.redactor.redact(&error.message);
+        let cause = self.redactor.redact(&shortened(error).message);
         tracing::info!(%step, attempt, %cause, "will be tried again");
         self.watch.tell(Progress::Retrying { step, cause });
         self.pause(held, attempt).await?;

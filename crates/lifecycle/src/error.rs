@@ -25,8 +25,9 @@ impl Signal {
     }
 }
 
-/// The most characters of a provider's message, of a line of a log, and of all its last lines, that a failure repeats.
+/// The most characters of a provider's message and hint, of a line of a log, and of all its last lines, that a failure repeats.
 const MOST_MESSAGE: usize = 4000;
+const MOST_HINT: usize = 1000;
 const MOST_LINE: usize = 300;
 const MOST_LINES: usize = 4000;
 
@@ -146,12 +147,16 @@ impl Failure {
     /// A provider's failure in a step.
     #[must_use]
     pub fn provider(code: ErrorCode, step: crate::Step, error: &ProviderError) -> Self {
-        let mut cause = format!("{step}: {}", bounded(&error.message, MOST_MESSAGE));
+        let error = shortened(error);
+        let mut cause = format!("{step}: {}", error.message);
         if !error.log_tail.is_empty() {
             cause.push_str("; the last lines of the log:");
-            cause.push_str(&last_lines(&error.log_tail));
+            for line in &error.log_tail {
+                cause.push_str("\n  ");
+                cause.push_str(line);
+            }
         }
-        let mut failure = Self::new(code, cause).next(error.hint.clone().unwrap_or_default());
+        let mut failure = Self::new(code, cause).next(error.hint.unwrap_or_default());
         failure.retryable |= error.retry == Retry::Transient;
         failure
     }
@@ -242,7 +247,19 @@ impl From<LedgerError> for Failure {
     }
 }
 
-/// The text on one line, without what could act on a terminal, and no longer than `most` characters.
+/// What a provider's failure says, as far as anybody will read: it is recorded, and printed.
+#[must_use]
+pub fn shortened(error: &ProviderError) -> ProviderError {
+    let mut error = error.clone();
+    error.message = bounded(&error.message, MOST_MESSAGE);
+    // A hint is a command to paste: another line would be another command.
+    let hint = error.hint.map(|hint| hint.replace('\n', " "));
+    error.hint = hint.map(|hint| bounded(&hint, MOST_HINT));
+    error.log_tail = last_lines(&error.log_tail);
+    error
+}
+
+/// The text without what could act on a terminal, and no longer than `most` characters.
 fn bounded(text: &str, most: usize) -> String {
     let clean = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
     let mut short: String = text.chars().take(most).map(clean).collect();
@@ -252,8 +269,8 @@ fn bounded(text: &str, most: usize) -> String {
     short
 }
 
-/// The last lines that fit, each on a line of its own.
-fn last_lines(lines: &[String]) -> String {
+/// The last lines that fit.
+fn last_lines(lines: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut length = 0;
     for line in lines.iter().rev() {
@@ -264,16 +281,35 @@ fn last_lines(lines: &[String]) -> String {
         }
         kept.push(line);
     }
-    kept.iter()
-        .rev()
-        .fold(String::new(), |text, line| text + "\n  " + line)
+    kept.reverse();
+    kept
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Failure;
+    use super::{Failure, shortened};
+    use crate::{ErrorCode, Step};
     use alpine_ledger::ErrorRecord;
-    use alpine_provider_api::Redactor;
+    use alpine_provider_api::{ErrorKind, ProviderError, Redactor};
+
+    #[test]
+    fn a_provider_says_no_more_than_anybody_reads() {
+        let mut error = ProviderError::new(ErrorKind::Io, "m".repeat(900_000))
+            .hint(format!("h\nrm -rf ~\r\u{1b}[2J{}", "x".repeat(900_000)));
+        error.log_tail = vec!["l".repeat(9000); 900];
+        let failure = Failure::provider(ErrorCode::SandboxProvisionFailed, Step::Provision, &error);
+        let next = &failure.next_step;
+        assert!(
+            next.starts_with("h rm -rf ~  [2Jxxx") && next.ends_with("x…"),
+            "{next}"
+        );
+        assert_eq!(next.chars().count(), 1001);
+        assert!(failure.cause.chars().count() < 9000);
+        assert_eq!(
+            shortened(&shortened(&error)).message,
+            shortened(&error).message
+        );
+    }
 
     #[test]
     fn a_recorded_failure_exits_as_it_did_or_as_its_code_does() {

@@ -41,7 +41,7 @@ pub use code::ErrorCode;
 pub use down::{DownOutcome, DownRequest, snapshot_or_reason};
 pub use engine::{Engine, Tips};
 pub use env::Env;
-pub use error::{Failure, Signal};
+pub use error::{Failure, Signal, shortened};
 pub use limits::{Limit, Limits};
 pub use mend::move_aside;
 pub use next::next_step;

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::reconcile::{Finding, Reconciled};
-use crate::{ErrorCode, Failure};
+use crate::{ErrorCode, Failure, shortened};
 use alpine_ledger::SessionRecord;
 use alpine_provider_api::*;
 use std::sync::Arc;
@@ -149,7 +149,10 @@ impl Engine {
                 } else {
                     code
                 };
-                Err(Failure::new(code, format!("{step}: {}", error.message)))
+                Err(Failure::new(
+                    code,
+                    format!("{step}: {}", shortened(&error).message),
+                ))
             }
             Err(_) => Err(Failure::new(
                 ErrorCode::Timeout,

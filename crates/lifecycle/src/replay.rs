@@ -2,7 +2,7 @@
 
 use crate::again::anew;
 use crate::engine::Engine;
-use crate::{ErrorCode, Failure, UpOutcome, UpRequest};
+use crate::{ErrorCode, Failure, UpOutcome, UpRequest, shortened};
 use alpine_ledger::{Conflict, OperationRecord, SessionRecord, State};
 use alpine_provider_api::{Call, Meta, OpenAgentRequest, SandboxId, Secret};
 use std::collections::BTreeMap;
@@ -124,7 +124,7 @@ impl Engine {
             Ok(Ok(reply)) => Ok(Some(reply.open_url)),
             Ok(Err(error)) => Err(Failure::new(
                 ErrorCode::AgentNotReady,
-                self.redactor.redact(&error.message),
+                self.redactor.redact(&shortened(&error).message),
             )),
             Err(_) => Err(Failure::new(
                 ErrorCode::Timeout,

@@ -1,10 +1,11 @@
-//! What must be true of a library before `dlopen` is let near it. Nothing here trusts a byte of the file.
+//! What must be true of a library before `dlopen` is let near it, and of a program before it is run. Nothing here trusts a byte of the file.
 
-use crate::glibc::Version;
 use crate::manifest::{self, Manifest, SECTION};
 use crate::open::Opened;
 use crate::refusal::{Reason, Refusal, command};
-use object::elf::{DF_1_PIE, DT_FLAGS_1, ET_DYN, Machine, PT_DYNAMIC, PT_LOAD, SHT_DYNSYM};
+use object::elf::{
+    DF_1_PIE, DT_FLAGS_1, ET_DYN, ET_EXEC, Machine, PT_DYNAMIC, PT_LOAD, SHT_DYNSYM,
+};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::{NativeEndian, ReadCache, ReadRef, elf};
 use rustix::fd::AsFd;
@@ -13,12 +14,10 @@ use std::fs::File;
 use std::path::Path;
 
 /// alpine is for 64-bit machines.
-type Header = elf::FileHeader64<NativeEndian>;
+pub(crate) type Header = elf::FileHeader64<NativeEndian>;
 
 /// The one symbol that a library exports.
 const SYMBOL: &[u8] = b"alpine_provider_v1";
-/// More needs than this no library has.
-const MOST_NEEDS: usize = 65_536;
 
 /// What an ELF file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +100,7 @@ fn first(opened: &Opened) -> Option<[u8; 20]> {
 }
 
 /// Refuses a file that is not for this machine.
-pub(crate) fn check_machine(opened: &Opened) -> Result<(), Refusal> {
+fn check_machine(opened: &Opened) -> Result<(), Refusal> {
     let path = &opened.path;
     let target = first(opened).and_then(|first| Target::of(&first));
     match target {
@@ -126,36 +125,55 @@ pub(crate) fn check_machine(opened: &Opened) -> Result<(), Refusal> {
 /// Looks at the whole of a library's structure, and reads its manifest.
 pub(crate) fn check_library(opened: &Opened) -> Result<Manifest, Refusal> {
     check_machine(opened)?;
-    let path = &opened.path;
-    let file = opened
-        .file
-        .try_clone()
-        .map_err(|error| damaged(path, &error.to_string()))?;
-    let cache = ReadCache::new(File::from(file));
-    let library = Library {
-        path,
-        data: &cache,
-        size: opened.size,
-        header: Header::parse(&cache).map_err(|error| damaged(path, &error.to_string()))?,
-    };
-    library.segments()?;
+    let cache = cache(opened)?;
+    let library = Image::new(opened, &cache)?;
+    library.is_library()?;
     let sections = library.sections()?;
-    library.glibc(&sections)?;
+    library.library_glibc(&sections)?;
     let manifest = library.manifest(&sections)?;
     library.symbol(&sections)?;
+    library.search(&sections)?;
     Ok(manifest)
 }
 
-/// A library as it is read.
-struct Library<'a, R: ReadRef<'a>> {
-    path: &'a Path,
-    data: R,
+/// Looks at what a program needs to be run.
+pub(crate) fn check_program(opened: &Opened) -> Result<(), Refusal> {
+    check_machine(opened)?;
+    let cache = cache(opened)?;
+    let program = Image::new(opened, &cache)?;
+    program.is_program()?;
+    let sections = program.sections()?;
+    program.program_glibc(&sections)
+}
+
+fn cache(opened: &Opened) -> Result<ReadCache<File>, Refusal> {
+    let file = opened.file.try_clone();
+    let file = file.map_err(|error| damaged(&opened.path, &error.to_string()))?;
+    Ok(ReadCache::new(File::from(file)))
+}
+
+/// A library or a program as it is read.
+pub(crate) struct Image<'a, R: ReadRef<'a>> {
+    pub(crate) path: &'a Path,
+    pub(crate) data: R,
     size: u64,
     header: &'a Header,
 }
 
-impl<'a, R: ReadRef<'a>> Library<'a, R> {
-    fn damaged(&self, what: &dyn std::fmt::Display) -> Refusal {
+type Segment = <Header as FileHeader>::ProgramHeader;
+
+impl<'a, R: ReadRef<'a>> Image<'a, R> {
+    fn new(opened: &'a Opened, data: R) -> Result<Self, Refusal> {
+        let path = &opened.path;
+        Ok(Self {
+            path,
+            data,
+            size: opened.size,
+            header: Header::parse(data).map_err(|error| damaged(path, &error.to_string()))?,
+        })
+    }
+
+    pub(crate) fn damaged(&self, what: &dyn std::fmt::Display) -> Refusal {
         damaged(self.path, &what.to_string())
     }
 
@@ -170,7 +188,7 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
         )
     }
 
-    /// Refuses a range that is not inside the file: a library that ends early kills the process that maps it.
+    /// Refuses a range that is not inside the file: what ends early kills the process that maps it.
     fn inside(&self, what: &str, offset: u64, size: u64) -> Result<(), Refusal> {
         match offset.checked_add(size) {
             Some(end) if end <= self.size => Ok(()),
@@ -178,10 +196,8 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
         }
     }
 
-    fn segments(&self) -> Result<(), Refusal> {
-        if self.header.e_type(NativeEndian) != ET_DYN {
-            return Err(self.not_a_library("an ELF file of another type"));
-        }
+    /// The program segments, each inside the file and of a size that makes sense.
+    pub(crate) fn segments(&self) -> Result<&'a [Segment], Refusal> {
         let at = self.header.e_phoff(NativeEndian);
         let entry = u64::from(self.header.e_phentsize(NativeEndian));
         let count = u64::from(self.header.e_phnum(NativeEndian));
@@ -190,26 +206,50 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             .header
             .program_headers(NativeEndian, self.data)
             .map_err(|error| self.damaged(&error))?;
-        let (mut loads, mut dynamics) = (0, 0);
         for segment in segments {
             let (offset, size) = segment.file_range(NativeEndian);
             self.inside("every program segment", offset, size)?;
-            let kind = segment.p_type(NativeEndian);
-            if kind == PT_LOAD {
-                loads += 1;
+            if segment.p_type(NativeEndian) == PT_LOAD {
                 self.loadable(segment)?;
-            } else if kind == PT_DYNAMIC {
-                dynamics += 1;
-                self.not_a_program(segment)?;
             }
         }
-        if loads == 0 || dynamics != 1 {
+        Ok(segments)
+    }
+
+    fn is_library(&self) -> Result<(), Refusal> {
+        if self.header.e_type(NativeEndian) != ET_DYN {
+            return Err(self.not_a_library("an ELF file of another type"));
+        }
+        let segments = self.segments()?;
+        let of = |kind| {
+            let is_of = move |segment: &&Segment| segment.p_type(NativeEndian) == kind;
+            segments.iter().filter(is_of)
+        };
+        for dynamic in of(PT_DYNAMIC) {
+            self.not_a_program(dynamic)?;
+        }
+        if of(PT_LOAD).count() == 0 || of(PT_DYNAMIC).count() != 1 {
             return Err(self.not_a_library("an ELF file without what a loader needs"));
         }
         Ok(())
     }
 
-    fn loadable(&self, segment: &<Header as FileHeader>::ProgramHeader) -> Result<(), Refusal> {
+    fn is_program(&self) -> Result<(), Refusal> {
+        let kind = self.header.e_type(NativeEndian);
+        let is_load = |segment: &Segment| segment.p_type(NativeEndian) == PT_LOAD;
+        if (kind == ET_DYN || kind == ET_EXEC) && self.segments()?.iter().any(is_load) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Reason::NotExecutable,
+            self.path,
+            "a program",
+            "an ELF file of another type",
+            command("file", self.path),
+        ))
+    }
+
+    fn loadable(&self, segment: &Segment) -> Result<(), Refusal> {
         let (_, in_file) = segment.file_range(NativeEndian);
         let in_memory = segment.p_memsz(NativeEndian);
         let end = segment.p_vaddr(NativeEndian).checked_add(in_memory);
@@ -223,10 +263,7 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
     }
 
     /// A program that can be loaded anywhere looks much like a library.
-    fn not_a_program(
-        &self,
-        segment: &<Header as FileHeader>::ProgramHeader,
-    ) -> Result<(), Refusal> {
+    fn not_a_program(&self, segment: &Segment) -> Result<(), Refusal> {
         let entries = segment
             .dynamic(NativeEndian, self.data)
             .map_err(|error| self.damaged(&error))?
@@ -266,51 +303,6 @@ impl<'a, R: ReadRef<'a>> Library<'a, R> {
             }
         }
         Ok(sections)
-    }
-
-    fn glibc(&self, sections: &SectionTable<'a, Header, R>) -> Result<(), Refusal> {
-        let Some(needed) = self.needed(sections)? else {
-            return Ok(());
-        };
-        let running = Version::running();
-        if running.is_some_and(|running| needed <= running) {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Reason::Glibc,
-            self.path,
-            running.map_or("no need of the GNU C library".to_owned(), |running| {
-                format!("a need of GLIBC {running} or older")
-            }),
-            format!("a need of GLIBC {needed}: build it on a system as old as this one"),
-            "ldd --version",
-        ))
-    }
-
-    /// The newest GLIBC that any of its symbols needs.
-    fn needed(&self, sections: &SectionTable<'a, Header, R>) -> Result<Option<Version>, Refusal> {
-        let damaged = |error: object::read::Error| self.damaged(&error);
-        let found = sections
-            .gnu_verneed(NativeEndian, self.data)
-            .map_err(damaged)?;
-        let Some((mut needs, link)) = found else {
-            return Ok(None);
-        };
-        let strings = sections
-            .strings(NativeEndian, self.data, link)
-            .map_err(damaged)?;
-        let (mut newest, mut seen) = (None, 0);
-        while let Some((_, mut versions)) = needs.next().map_err(damaged)? {
-            while let Some(version) = versions.next().map_err(damaged)? {
-                seen += 1;
-                if seen > MOST_NEEDS {
-                    return Err(self.damaged(&"it needs too many versions"));
-                }
-                let name = version.name(NativeEndian, strings).map_err(damaged)?;
-                newest = newest.max(Version::needed(name));
-            }
-        }
-        Ok(newest)
     }
 
     fn manifest(&self, sections: &SectionTable<'a, Header, R>) -> Result<Manifest, Refusal> {

@@ -6,6 +6,7 @@ mod digest;
 mod elf;
 mod glibc;
 mod manifest;
+mod needs;
 mod open;
 mod refusal;
 mod store;

@@ -34,6 +34,8 @@ pub enum Reason {
     Damaged,
     /// It needs a newer C library.
     Glibc,
+    /// What it needs is looked for in a place that is not fixed.
+    Search,
     /// It does not export the entry point.
     NoSymbol,
     /// It has no manifest.

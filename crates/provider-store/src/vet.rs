@@ -156,7 +156,7 @@ fn check_size(opened: &Opened) -> Result<(), Refusal> {
     ))
 }
 
-/// A program is a script, or an ELF file for this machine; and may be executed.
+/// A program is a script, or a whole ELF file for this machine; and may be executed.
 fn check_program(opened: &Opened) -> Result<bool, Refusal> {
     if !opened.executable {
         return Err(Refusal::new(
@@ -179,7 +179,7 @@ fn check_program(opened: &Opened) -> Result<bool, Refusal> {
             command("file", &opened.path),
         ));
     }
-    elf::check_machine(opened).map(|()| false)
+    elf::check_program(opened).map(|()| false)
 }
 
 fn is_script(opened: &Opened) -> bool {

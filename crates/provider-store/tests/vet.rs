@@ -55,6 +55,22 @@ impl World {
         path
     }
 
+    /// Compiles C to a program.
+    fn program(&self, flags: &[&str]) -> PathBuf {
+        let text = b"#include <stdlib.h>\nint main(int n, char **_) { return !malloc(n); }\n";
+        let source = self.file("main.c", text, 0o600);
+        let path = self.path("program");
+        let made = Command::new("cc")
+            .arg("-o")
+            .args([&path, &source])
+            .args(flags)
+            .output()
+            .expect("a compiler");
+        assert!(made.status.success(), "{made:?}");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
+        path
+    }
+
     fn good(&self) -> PathBuf {
         self.file("good.so", good(), 0o644)
     }
@@ -262,15 +278,7 @@ fn texts_and_files_for_other_machines_are_refused() {
 #[test]
 fn a_program_is_no_library() {
     let world = World::new();
-    let source = world.file("main.c", b"int main(void) { return 0; }\n", 0o600);
-    let path = world.path("program");
-    let made = Command::new("cc")
-        .arg("-pie")
-        .arg("-o")
-        .args([&path, &source])
-        .status();
-    assert!(made.unwrap().success());
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let path = world.program(&["-pie"]);
     refused(&path, Reason::NotALibrary, "a program");
     assert_eq!(inspect(&open(&path).unwrap()).unwrap().0, Kind::Exec);
 }
@@ -287,6 +295,18 @@ fn a_file_that_ends_early_is_refused_at_every_length() {
     }
     let path = world.file("short.so", &good()[..good().len() / 2], 0o644);
     refused(&path, Reason::Truncated, "its end at byte");
+}
+
+/// The need of `malloc`, GLIBC_2.2.5 or GLIBC_2.17, becomes one of a version that is not out.
+fn newer(mut bytes: Vec<u8>) -> Vec<u8> {
+    for need in [&b"GLIBC_2.2.5\0"[..], b"GLIBC_2.17\0"] {
+        while let Some(at) = bytes.windows(need.len()).position(|window| window == need) {
+            let mut newer = b"GLIBC_9.9".to_vec();
+            newer.resize(need.len(), 0);
+            bytes[at..at + need.len()].copy_from_slice(&newer);
+        }
+    }
+    bytes
 }
 
 #[test]
@@ -307,17 +327,59 @@ fn a_newer_c_library_is_needed() {
         .status();
     assert!(made.unwrap().success());
     assert!(vet(&path, &pinned(&path)).is_ok());
-    // The need of `malloc`, GLIBC_2.2.5 or GLIBC_2.17, becomes one of a version that is not out.
-    let mut bytes = fs::read(&path).unwrap();
-    for need in [&b"GLIBC_2.2.5\0"[..], b"GLIBC_2.17\0"] {
-        while let Some(at) = bytes.windows(need.len()).position(|window| window == need) {
-            let mut newer = b"GLIBC_9.9".to_vec();
-            newer.resize(need.len(), 0);
-            bytes[at..at + need.len()].copy_from_slice(&newer);
-        }
-    }
+    let bytes = newer(fs::read(&path).unwrap());
     let path = world.file("newer.so", &bytes, 0o644);
     refused(&path, Reason::Glibc, "a need of GLIBC 9.9");
+}
+
+#[test]
+fn what_it_needs_is_not_looked_for_where_anybody_may_have_put_it() {
+    let world = World::new();
+    let entry = "alpine_provider_v1";
+    for (path, found) in [
+        (".", "`.` in its RUNPATH"),
+        ("/usr/lib:lib/deps", "`lib/deps` in its RUNPATH"),
+        ("/usr/lib::/lib", "`` in its RUNPATH"),
+        ("/usr/lib:", "`` in its RUNPATH"),
+        // It is opened by its descriptor, so that this is `/proc/self/fd`.
+        ("$ORIGIN", "`$ORIGIN` in its RUNPATH"),
+        ("/lib:${ORIGIN}/../lib", "`${ORIGIN}/../lib` in its RUNPATH"),
+    ] {
+        let flag = format!("-Wl,--enable-new-dtags,-rpath,{path}");
+        let library = world.library(Some(MANIFEST), entry, &[&flag]);
+        refused(&library, Reason::Search, found);
+        assert!(refusal(&library).remedy.starts_with("readelf -d /"));
+    }
+    let old = "-Wl,--disable-new-dtags,-rpath,.";
+    let library = world.library(Some(MANIFEST), entry, &[old]);
+    refused(&library, Reason::Search, "`.` in its RPATH");
+    let absolute = "-Wl,-rpath,/usr/lib:/opt/$ORIGIN";
+    let library = world.library(Some(MANIFEST), entry, &[absolute]);
+    assert!(vet(&library, &pinned(&library)).is_ok());
+
+    let source = world.file("needed.c", b"int needed;\n", 0o600);
+    let needed = world.path("needed.so");
+    for (name, is_fixed) in [
+        ("needed.so", true),
+        ("/opt/needed.so", true),
+        ("./needed.so", false),
+        ("lib/needed.so", false),
+        ("$ORIGIN/needed.so", false),
+    ] {
+        let made = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&needed, &source])
+            .arg(format!("-Wl,-soname,{name}"))
+            .status();
+        assert!(made.unwrap().success());
+        let flags = ["-Wl,--no-as-needed", needed.to_str().unwrap()];
+        let library = world.library(Some(MANIFEST), entry, &flags);
+        if is_fixed {
+            assert!(vet(&library, &pinned(&library)).is_ok(), "{name}");
+        } else {
+            refused(&library, Reason::Search, &format!("a need of `{name}`"));
+        }
+    }
 }
 
 #[test]
@@ -459,6 +521,55 @@ fn programs_are_scripts_or_for_this_machine() {
         vet(&other, &expecting(Kind::Exec)).unwrap_err().reason,
         Reason::Machine
     );
+}
+
+#[test]
+fn a_program_is_whole_and_can_be_run_here() {
+    let world = World::new();
+    let refusal = |bytes: &[u8]| {
+        let path = world.file("spoilt", bytes, 0o755);
+        vet(&path, &expecting(Kind::Exec)).unwrap_err()
+    };
+    for flags in [
+        &["-pie"][..],
+        &["-no-pie"],
+        &["-static"],
+        &["-static", "-s"],
+    ] {
+        let path = world.program(flags);
+        assert!(vet(&path, &expecting(Kind::Exec)).is_ok(), "{flags:?}");
+        assert_eq!(inspect(&open(&path).unwrap()).unwrap().0, Kind::Exec);
+        let whole = fs::read(&path).unwrap();
+        for length in [64, 1000, 9000, whole.len() / 2, whole.len() - 1] {
+            let refusal = refusal(&whole[..length]);
+            assert_eq!(refusal.reason, Reason::Truncated, "{flags:?} {length}");
+            assert!(refusal.remedy.starts_with("ls -l /"), "{refusal:?}");
+        }
+    }
+    // What its linker left of it for a debugger is not needed.
+    let mut bytes = fs::read(world.program(&[])).unwrap();
+    bytes[40..48].fill(0);
+    bytes[60..64].fill(0);
+    let path = world.file("bare", &bytes, 0o755);
+    assert!(vet(&path, &expecting(Kind::Exec)).is_ok());
+    assert!(Command::new(&path).status().unwrap().success());
+
+    let refusal = refusal(&newer(fs::read(world.program(&[])).unwrap()));
+    assert_eq!(refusal.reason, Reason::Glibc, "{refusal}");
+    assert!(refusal.found.contains("a need of GLIBC 9.9"), "{refusal}");
+    // One that brings a C library of its own may need what that has.
+    let flag = "-Wl,--dynamic-linker,/opt/own/ld.so";
+    let path = world.file(
+        "own",
+        &newer(fs::read(world.program(&[flag])).unwrap()),
+        0o755,
+    );
+    assert!(vet(&path, &expecting(Kind::Exec)).is_ok());
+    let object = fs::read(world.program(&["-c"])).unwrap();
+    let path = world.file("object.o", &object, 0o755);
+    let refusal = vet(&path, &expecting(Kind::Exec)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::NotExecutable, "{refusal}");
+    assert!(refusal.found.contains("another type"), "{refusal}");
 }
 
 proptest! {

@@ -1,9 +1,12 @@
 //! Secrets are planted in every input, and looked for in every output.
 
 use crate::local::http::Caller;
-use crate::local::program::{Program, files, holds};
-use crate::support::text;
+use crate::local::program::{Program, files, holds, script};
+use crate::support::{text, with_json};
 use alpine_testkit::Output;
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
 
 /// Variables that hold secrets by their names, each with a value of its own.
 const VARIABLES: [(&str, &str); 7] = [
@@ -25,6 +28,9 @@ const SHAPES: [&str; 4] = [
     "planted.in.bearer-header",
     "cGxhbnRlZCBpbiBhIHByaXZhdGUga2V5IGJsb2Nr",
 ];
+
+/// What a provider gets, and tells in everything that it says of itself.
+const ALLOWED: &str = "planted-by-env-allow";
 
 /// Prints what it knows, on both streams, a line in pieces among them.
 const TALK: &str = r#"
@@ -318,5 +324,87 @@ fn a_configuration_that_is_wrong_shows_no_secret() {
 fn assert_clean_everywhere_but_the_file(program: &Program) {
     for said in program.said() {
         assert_clean("an output", said.as_bytes());
+    }
+}
+
+/// The provider in Python, that tells what it knows.
+fn talkative(program: &Program) -> PathBuf {
+    let known = "os.environ['ACME_AUTH']";
+    let mut source = fs::read_to_string(alpine_plugin_tests::python()).expect("a source");
+    for (kept, instead) in [
+        (
+            r#"{"name": NAME, "version": VERSION, "isolation""#,
+            format!(r#"{{"name": NAME, "version": f"1-{{{known}}}\n" + 9000 * "x", "isolation""#),
+        ),
+        (
+            r#""commands are plain processes of the user""#,
+            format!(r#"{known} + " https://user:planted-in-user-" + "info@example.org/x""#),
+        ),
+        (
+            r#""use a provider that isolates""#,
+            format!(r#"9000 * "y" + {known}"#),
+        ),
+        (
+            r#"{"workspace_path": self.path(name, "workspace")"#,
+            format!(r#"{{"workspace_path": self.path(name, {known})"#),
+        ),
+    ] {
+        assert_eq!(source.matches(kept).count(), 1, "{kept}");
+        source = source.replace(kept, &instead);
+    }
+    let file = program.env.root().join("provider.py");
+    script(&file, &source);
+    file
+}
+
+#[test]
+fn what_a_provider_says_of_itself_shows_and_records_no_secret() {
+    let program = planted().with("ACME_AUTH", ALLOWED);
+    program.configure(
+        "[provider]\ndefault = 'acme'\n[agent]\ndefault = 'page'\n[providers.acme]\nenv_allow = ['ACME_AUTH']\n",
+    );
+    let file = talkative(&program);
+    let file = file.to_str().expect("a path in UTF-8");
+    let done = |arguments: &[&str]| {
+        let output = program.run(&with_json(arguments));
+        alpine_testkit::json(&output.success())
+    };
+    done(&["provider", "add", file, "--name", "acme"]);
+    let repo = program.env.git_repo(&[("README.md", "a repository\n")]);
+    let path = repo.path.to_str().expect("a path in UTF-8");
+    let up = done(&["up", path, "--branch", "main", "--name", "it"]);
+    assert_eq!(up["workspace_path"], Value::Null, "{up:#}");
+    let warnings = up["warnings"].to_string();
+    assert!(warnings.contains("path of the workspace"), "{warnings}");
+    let missing = &up["isolation"]["missing"][0];
+    let why = text(missing, "why");
+    assert_eq!(why, "[redacted] https://[redacted]@example.org/x");
+    assert!(text(missing, "fix").chars().count() <= 501, "{missing:#}");
+    let status = done(&["status", "it"]);
+    let version = text(&status, "provider_version");
+    assert!(version.starts_with("1-[redacted]xxx"), "{version}");
+    assert!(version.chars().count() <= 501, "{version}");
+    for arguments in [
+        &["status", "it"][..],
+        &["list"],
+        &["events"],
+        &["ops", "it"],
+        &["provider", "list"],
+        &["provider", "inspect", file],
+    ] {
+        program.run(arguments);
+    }
+    assert_eq!(done(&["down", "it"])["state"], "stopped");
+    for said in program.said() {
+        assert_clean("an output", said.as_bytes());
+        assert!(!said.contains(ALLOWED), "an output: {said}");
+    }
+    // What it keeps for itself is its own.
+    let own = program.env.alpine_home().join("providers");
+    for (path, bytes) in files(program.env.root()) {
+        if !path.starts_with(&own) {
+            assert_clean(&path.display().to_string(), &bytes);
+            assert!(!holds(&bytes, ALLOWED), "{}", path.display());
+        }
     }
 }

@@ -61,8 +61,10 @@ pub(crate) enum ProviderCommand {
   alpine provider check acme --fresh --junit report.xml --json
   alpine provider check cloud --call-limit 10m --points 5
 
-It works in a temporary place: nothing of your sessions is touched. The exit status is 1 when a sentence of the contract is
-broken. A provider that alpine adds to is checked twice: as it is reached, then with what alpine adds.")]
+It works in a temporary place: nothing of your sessions is touched. But a provider that is given by its name has your
+[providers.NAME.config]: a directory or an engine that this names is used, and small files stay there. Give its file instead,
+which is checked without a configuration, or name a directory for the check there. The exit status is 1 when a sentence of the
+contract is broken. A provider that alpine adds to is checked twice: as it is reached, then with what alpine adds.")]
 pub(crate) struct CheckArgs {
     /// A provider's name, or a library's or a program's file
     #[arg(value_name = "NAME|FILE")]

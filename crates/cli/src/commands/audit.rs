@@ -1,7 +1,6 @@
 //! `audit`: what admins did to others' sessions.
 
 use crate::args::AuditArgs;
-use crate::config::Config;
 use crate::view::AuditDocument;
 use crate::work::Work;
 use alpine_lifecycle::{ErrorCode, Failure};
@@ -10,7 +9,7 @@ use alpine_lifecycle::{ErrorCode, Failure};
 const USUAL_LIMIT: u32 = 100;
 
 pub(crate) fn run(work: &Work, args: &AuditArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     if !config.caller()?.admin {
         return Err(
             Failure::new(ErrorCode::SessionForbidden, "`alpine audit` is for admins")

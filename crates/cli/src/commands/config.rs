@@ -22,7 +22,7 @@ const SHOWN: [&str; 6] = [
 ];
 
 pub(crate) fn run(work: &Work) -> Result<u8, Failure> {
-    let mut config = Config::load(&work.variables)?;
+    let mut config = work.config()?;
     if let Some(value) = work.lock_timeout {
         let origin = Origin::Flag("--lock-timeout");
         config.lock_timeout = Setting { value, origin };

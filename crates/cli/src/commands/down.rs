@@ -32,7 +32,7 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
             "alpine down --help",
         ));
     }
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let request = DownRequest {
         caller: config.caller()?,
         session: args.session,

@@ -1,7 +1,6 @@
 //! `events`: the ledger's history as a stream, which can be resumed after any event.
 
 use crate::args::EventsArgs;
-use crate::config::Config;
 use crate::output;
 use crate::signals;
 use crate::view::{EventDocument, GapDocument};
@@ -18,7 +17,7 @@ const PAGE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(work: &Work, args: &EventsArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let caller = config.caller()?;
     if args.follow {
         signals::end()?;

@@ -1,7 +1,7 @@
 //! `exec`: a command in a session, with its own streams, signals and exit status.
 
 use crate::args::ExecArgs;
-use crate::config::Config;
+use crate::ended;
 use crate::output::{Stream, write};
 use crate::signals;
 use crate::work::{Reached, Work, drive, provider_failed, runtime};
@@ -26,7 +26,7 @@ const PIECE: usize = 64 * 1024;
 const NO_READER: u8 = 141;
 
 pub(crate) fn run(work: &Work, args: ExecArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let reached = work.reach(&config, &args.session, "exec")?;
     reached.ready()?;
     let (to_command, input) = mpsc::channel(WAITING);
@@ -130,12 +130,12 @@ async fn relay(
     passed.send_replace(Some((first, Instant::now())));
     tokio::select! {
         taken = tokio::time::timeout(TAKEN, line.signal(first)) => if taken.is_err() {
-            std::process::exit(status_of(first).into());
+            ended::exit(status_of(first));
         },
-        Some(second) = signals.recv() => std::process::exit(status_of(second).into()),
+        Some(second) = signals.recv() => ended::exit(status_of(second)),
     }
     if let Some(second) = signals.recv().await {
-        std::process::exit(status_of(second).into());
+        ended::exit(status_of(second));
     }
 }
 

@@ -23,7 +23,7 @@ const UNSOUND: u8 = 2;
 const BATCH: usize = 1_000;
 
 pub(crate) fn run(work: &Work, command: &LedgerCommand) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     match command {
         LedgerCommand::Check { deep } => check(work, &config, *deep),
         LedgerCommand::Repair => repair(work, &config),

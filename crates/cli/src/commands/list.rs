@@ -1,7 +1,6 @@
 //! `list`: from the ledger's covering index alone.
 
 use crate::args::ListArgs;
-use crate::config::Config;
 use crate::parse::usage;
 use crate::time;
 use crate::view::ListDocument;
@@ -20,7 +19,7 @@ pub(crate) fn run(work: &Work, args: &ListArgs) -> Result<u8, Failure> {
         .iter()
         .map(|name| state(name))
         .collect::<Result<Vec<_>, _>>()?;
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let caller = config.caller()?;
     if args.all_owners && !caller.admin {
         return Err(

@@ -1,7 +1,6 @@
 //! `logs`: what the install step or the agent printed.
 
 use crate::args::{LogStep, LogsArgs};
-use crate::config::Config;
 use crate::output::LogWriter;
 use crate::work::{Reached, Work, drive, provider_failed, runtime};
 use alpine_lifecycle::{ErrorCode, Failure};
@@ -9,7 +8,7 @@ use alpine_provider_api::{Call, CallEvent, ErrorKind, LogName, LogsRequest, Prov
 use tokio::sync::mpsc;
 
 pub(crate) fn run(work: &Work, args: &LogsArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let reached = work.reach(&config, &args.session, "logs")?;
     let session = &reached.session;
     if session.state.is_terminal() && !session.destroy_pending {

@@ -13,7 +13,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(work: &Work, args: &OpenArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let reached = work.reach(&config, &args.session, "open")?;
     reached.ready()?;
     let id = reached.session.session_id.to_string();

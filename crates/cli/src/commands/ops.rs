@@ -1,7 +1,6 @@
 //! `ops`: what was done to a session, operation by operation and step by step.
 
 use crate::args::OpsArgs;
-use crate::config::Config;
 use crate::time;
 use crate::view::{OpsDocument, state_name};
 use crate::work::Work;
@@ -13,7 +12,7 @@ use std::time::Duration;
 const NONE: &str = "-";
 
 pub(crate) fn run(work: &Work, args: &OpsArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let caller = config.caller()?;
     let ledger = work.ledger_to_read(&config)?;
     let (session, operations) = ledger.read(|snapshot| {

@@ -27,7 +27,7 @@ pub(crate) fn run(work: &Work, command: &ProviderCommand) -> Result<u8, Failure>
 }
 
 fn list(work: &Work) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let compiled_in = work.setup.names().map(|name| ProviderDocument {
         name: name.to_owned(),
         kind: Some("compiled_in"),

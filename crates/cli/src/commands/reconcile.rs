@@ -1,7 +1,6 @@
 //! `reconcile`: lets the engine recover, and says what it found and did.
 
 use crate::args::ReconcileArgs;
-use crate::config::Config;
 use crate::progress::Display;
 use crate::signals;
 use crate::view::ReconcileDocument;
@@ -12,7 +11,7 @@ use alpine_lifecycle::{Failure, ReconcileRequest};
 const LEFT: u8 = 2;
 
 pub(crate) fn run(work: &Work, args: ReconcileArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let request = ReconcileRequest {
         caller: config.caller()?,
         session: args.session,

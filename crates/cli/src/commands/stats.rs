@@ -1,7 +1,6 @@
 //! `stats`: how operations went, over a window that ends now.
 
 use crate::args::StatsArgs;
-use crate::config::Config;
 use crate::parse::usage;
 use crate::run::text_or_document;
 use crate::view::{Outcomes, StatsDocument};
@@ -23,7 +22,7 @@ const PAGE: usize = 1000;
 
 pub(crate) fn run(work: &Work, args: &StatsArgs) -> Result<u8, Failure> {
     let window = args.since.as_deref().map_or(Ok(USUAL_WINDOW), window)?;
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let caller = config.caller()?;
     if args.all_owners && !caller.admin {
         return Err(

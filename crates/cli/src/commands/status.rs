@@ -17,7 +17,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let caller = config.caller()?;
     let ledger = work.ledger_to_read(&config)?;
     let (session, lease, operation, next) = ledger.read(|snapshot| {

@@ -23,7 +23,7 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
         let next = format!("alpine up {} --branch main", repeated(&args.repo));
         return Err(Failure::new(ErrorCode::BranchRequired, "`up` needs `--branch`").next(next));
     }
-    let config = Config::load(&work.variables)?;
+    let config = work.config()?;
     let by_id = args.client_request_id.is_some();
     let by_default = args.provider.is_none();
     let request = ask::request(&mut work, &config, args)?;

@@ -14,7 +14,7 @@ pub(crate) use table::{Source, Table, duration};
 pub(crate) use variables::{Variables, is_secret};
 
 use crate::agents::Agents;
-use alpine_lifecycle::{Caller, Credentials, ErrorCode, Failure, Limits};
+use alpine_lifecycle::{Caller, Credentials, ErrorCode, Failure, Limits, move_aside};
 use alpine_provider_api::Secret;
 use alpine_provider_store::Store;
 use file::FileSettings;
@@ -96,6 +96,8 @@ pub(crate) struct Config {
     pub(crate) provider_refused: Option<Failure>,
     /// The providers that are not compiled in.
     pub(crate) providers: ProviderTables,
+    /// Why those that were added are not among them.
+    pub(crate) pins_refused: Option<Failure>,
     /// The browser's command.
     pub(crate) browser_command: Setting<Option<String>>,
     /// Whether a browser is opened at all.
@@ -105,16 +107,25 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads everything, and believes no file that others could have written.
+    /// Reads everything. Pins that can't be used are a failure: this is for what changes them.
     pub(crate) fn load(variables: &Variables) -> Result<Self, Failure> {
+        let config = Self::lenient(variables)?;
+        match config.pins_refused {
+            None => Ok(config),
+            Some(refused) => Err(refused),
+        }
+    }
+
+    /// Reads everything, and believes no file that others could have written. Where the pins can't be used, no provider was
+    /// added.
+    pub(crate) fn lenient(variables: &Variables) -> Result<Self, Failure> {
         let (home, named) = home::find(variables)?;
         home::check(&home)?;
         let mut agents = Agents::built_in()?;
-        let mut providers = ProviderTables::default();
-        let pins = store(&home).pins();
-        if let Some(text) = file::text(&pins)? {
-            providers.read_pins(&pins, &text)?;
-        }
+        let (mut providers, pins_refused) = match pinned(&store(&home).pins()) {
+            Ok(providers) => (providers, None),
+            Err(refused) => (ProviderTables::default(), Some(refused)),
+        };
         let file = file::read(&home.join("config.toml"), &mut agents, &mut providers)?;
         if let Some(path) = variables.get("ALPINE_OPENCODE")? {
             agents.set_opencode(path);
@@ -154,6 +165,7 @@ impl Config {
             provider: Setting::new(file.provider, LOCAL.to_owned()),
             provider_refused: file.provider_refused,
             providers,
+            pins_refused,
             browser_command: Setting::new(file.browser_command.map(Some), None),
             browser_open: Setting::new(file.browser_open, true),
             credentials,
@@ -181,6 +193,21 @@ pub(crate) fn store(home: &Path) -> Store {
     Store::new(home.join("plugins"))
 }
 
+/// The pins of the providers that were added. A file that makes no sense is not mended by hand.
+fn pinned(path: &Path) -> Result<ProviderTables, Failure> {
+    let mut providers = ProviderTables::default();
+    let Some(text) = file::text(path)? else {
+        return Ok(providers);
+    };
+    if let Err(mut wrong) = providers.read_pins(path, &text) {
+        wrong
+            .cause
+            .push_str("; move it aside, and add the providers again: `alpine provider add FILE`");
+        return Err(wrong.next(move_aside(path, "broken")));
+    }
+    Ok(providers)
+}
+
 /// What no log may hold of providers that are not compiled in. A configuration that is wrong has none: the command tells.
 pub(crate) fn provider_secrets(variables: &Variables) -> Vec<Secret<String>> {
     let mentions =
@@ -191,7 +218,7 @@ pub(crate) fn provider_secrets(variables: &Variables) -> Vec<Secret<String>> {
     if !mentions(home.join("config.toml")) && !mentions(store(&home).pins()) {
         return Vec::new();
     }
-    let config = Config::load(variables);
+    let config = Config::lenient(variables);
     config.map_or_else(|_| Vec::new(), |config| config.providers.secrets(variables))
 }
 

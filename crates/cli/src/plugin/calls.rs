@@ -1,6 +1,8 @@
-//! The calls to a provider that is not compiled in: each goes to the port, once the file has been checked.
+//! The calls to a provider that is not compiled in: each goes to the port, once the file has been checked, and what its reply
+//! says in words comes back clean.
 
-use super::Plugin;
+use super::replies::Replies;
+use super::{Plugin, PluginSetup};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::*;
 use async_trait::async_trait;
@@ -11,10 +13,18 @@ pub(super) fn refused(failure: Failure) -> ProviderError {
     ProviderError::new(ErrorKind::Unsupported, failure.cause).hint(failure.next_step)
 }
 
+impl Plugin {
+    fn replies(&self) -> Replies<'_> {
+        let PluginSetup { name, redactor, .. } = &self.0.setup;
+        Replies { name, redactor }
+    }
+}
+
 #[async_trait]
 impl SandboxProvider for Plugin {
     async fn describe(&self) -> Result<DescribeReply, ProviderError> {
-        self.whole().await?.describe().await
+        let reply = self.whole().await?.describe().await?;
+        Ok(self.replies().described(reply))
     }
 
     async fn provision(
@@ -22,7 +32,8 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
-        self.whole().await?.provision(call, request).await
+        let reply = self.whole().await?.provision(call, request).await?;
+        Ok(self.replies().provisioned(call, reply))
     }
 
     async fn sync_repo(
@@ -46,7 +57,8 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: StartAgentRequest,
     ) -> Result<StartAgentReply, ProviderError> {
-        self.whole().await?.start_agent(call, request).await
+        let reply = self.whole().await?.start_agent(call, request).await?;
+        Ok(self.replies().started(&reply))
     }
 
     async fn open_agent(
@@ -54,7 +66,8 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: OpenAgentRequest,
     ) -> Result<OpenAgentReply, ProviderError> {
-        self.whole().await?.open_agent(call, request).await
+        let reply = self.whole().await?.open_agent(call, request).await?;
+        Ok(self.replies().opened(reply))
     }
 
     async fn inspect(
@@ -91,7 +104,8 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: CaptureRequest,
     ) -> Result<StagedSnapshot, ProviderError> {
-        self.whole().await?.capture(call, request).await
+        let reply = self.whole().await?.capture(call, request).await?;
+        self.replies().captured(reply)
     }
 
     async fn persist(
@@ -99,7 +113,8 @@ impl SandboxProvider for Plugin {
         call: &Call,
         request: PersistRequest,
     ) -> Result<PersistReply, ProviderError> {
-        self.whole().await?.persist(call, request).await
+        let reply = self.whole().await?.persist(call, request).await?;
+        self.replies().persisted(reply)
     }
 
     async fn read_object(

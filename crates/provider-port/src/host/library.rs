@@ -13,13 +13,16 @@ use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tracing::level_filters::LevelFilter;
 
 /// How long a provider gets to answer what still runs when it is closed.
 const CLOSE_MS: u32 = 500;
 /// `RTLD_NODELETE` of Linux: the library stays, whoever closes it.
 const RTLD_NODELETE: i32 = 0x1000;
+
+/// Who is asked when the process ends by `exit`.
+static ASKED: OnceLock<fn() -> Option<i32>> = OnceLock::new();
 
 /// What a library offers, checked.
 #[derive(Clone, Debug)]
@@ -33,6 +36,30 @@ pub(super) struct Loaded {
 
 fn incompatible(message: impl Into<String>) -> ProviderError {
     ProviderError::new(ErrorKind::Unsupported, message)
+}
+
+impl crate::PortProvider {
+    /// Has this asked once the process ends by `exit`, which a library in it may have called. A status that it gives is the
+    /// process's, which then ends at once; without one it ends as it would have. The first that is given stays.
+    #[expect(unsafe_code, reason = "the C library has no other way to hear of it")]
+    pub fn at_exit(ask: fn() -> Option<i32>) {
+        if ASKED.set(ask).is_ok() {
+            // SAFETY: the function is this program's own, which is never unloaded. Where the C library has no room for it, the
+            // process ends as it would have.
+            unsafe { libc::atexit(exits) };
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "`exit` has begun: only this ends it differently"
+)]
+extern "C" fn exits() {
+    if let Some(status) = ASKED.get().and_then(|ask| ask()) {
+        // SAFETY: it runs nothing more of this process.
+        unsafe { libc::_exit(status) };
+    }
 }
 
 /// The level of LOG that somebody here wants to see.

@@ -265,6 +265,28 @@ fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {
     }
 }
 
+/// A crash of one that runs in alpine itself is alpine's; but its `exit(0)` is no success.
+#[test]
+fn an_exit_in_process_is_no_success() {
+    let provider = |into: &Path| alpine_plugin_tests::build(into, "misbehaving/provider.c", &[]);
+    let world = world(provider, "");
+    world.configure(
+        "[provider]\ndefault = 'acme'\n[agent]\ndefault = 'page'\n[providers.acme]\nisolation = 'in-process'\n\
+         [providers.acme.config]\nfault = 'exit'\n",
+    );
+    let failure = world.fails(&world.up("one"), "ERR_PROVIDER_CRASHED", 2);
+    assert!(
+        text(&failure, "cause").contains("in-process"),
+        "{failure:#}"
+    );
+    let told = world.run(&world.up("one"));
+    assert_eq!((told.code(), &*told.stdout), (Some(2), ""), "{told:#?}");
+    assert!(told.stderr.contains("ERR_PROVIDER_CRASHED"), "{told:#?}");
+    let sessions = &world.done(&["list"])["sessions"];
+    let down = world.done(&["down", &text(&sessions[0], "session_id")]);
+    assert_eq!(down["state"], "failed", "{down:#}");
+}
+
 /// Before there is a session: the start of a provider that hangs in its `open` keeps nobody longer than they will wait.
 #[test]
 fn a_provider_that_hangs_in_its_open_is_given_up_at_the_limit_and_at_a_signal() {

@@ -214,3 +214,61 @@ fn a_bare_provider_is_a_mistake() {
     "#]],
     );
 }
+
+#[test]
+fn pins_that_are_broken_keep_nobody_from_reading_and_say_how_they_are_mended() {
+    let world = World::new();
+    let path = library(&world, MANIFEST);
+    world.done(&["provider", "add", shown(&path)]);
+    let id = world.ready("one");
+    let pins = world.env.alpine_home().join("plugins/providers.toml");
+    for broken in ["garbage [", "[providers.acme]\nkind = 'other'\n"] {
+        fs::write(&pins, broken).unwrap();
+        for words in [
+            &["list"][..],
+            &["status", &id],
+            &["config"],
+            &["provider", "list"],
+            &["stats"],
+        ] {
+            let output = world.run(&crate::support::with_json(words));
+            assert_eq!(output.code(), Some(0), "{words:?}: {output:#?}");
+            let warned = output.stderr.lines().count();
+            assert!(
+                warned == 1 && output.stderr.contains(shown(&pins)),
+                "{words:?}: {output:#?}"
+            );
+        }
+        let mut words = world.up("two");
+        words.extend(["--provider", "acme"]);
+        let failure = world.fails(&words, "ERR_PROVIDER_NOT_FOUND", 1);
+        let next = text(&failure, "next_step");
+        for (words, code) in [
+            (&["provider", "add", shown(&path)][..], "ERR_CONFIG_INVALID"),
+            (&["provider", "remove", "acme"], "ERR_CONFIG_INVALID"),
+        ] {
+            let failure = world.fails(words, code, 1);
+            assert_eq!(text(&failure, "next_step"), next);
+            assert!(
+                text(&failure, "cause").contains("alpine provider add FILE"),
+                "{failure:#}"
+            );
+        }
+        let pasted = Command::new("sh").args(["-c", &next]).status();
+        assert!(pasted.unwrap().success(), "{next}");
+        assert_eq!(world.run(&["list"]).stderr, "");
+        let added = world.done(&["provider", "add", shown(&path)]);
+        assert_eq!(added["name"], "acme");
+    }
+    // What others could have written is not believed either.
+    protect(&pins, 0o666);
+    let output = world.run(&["list"]);
+    assert!(
+        output.code() == Some(0) && output.stderr.contains("may be written by others"),
+        "{output:#?}"
+    );
+    fs::write(&pins, "garbage [").unwrap();
+    protect(&pins, 0o600);
+    let down = world.run(&["down", &id]);
+    assert_eq!(down.code(), Some(0), "{down:#?}");
+}
