@@ -223,11 +223,12 @@ static char *variables_of(int pid, size_t *len) {
     free(variables);
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     char *stat = read_file(path, NULL), *at = stat ? strrchr(stat, ')') : NULL;
-    /* The 50th and the 51st field say where they begin and end in its memory; the command's name is the second. */
-    for (int field = 2; at && field < 50; field++) at = strchr(at + 1, ' ');
-    const unsigned long long begin = at ? strtoull(at, &at, 10) : 0, end = at ? strtoull(at, NULL, 10) : 0;
+    /* The 27th field is where its code ends in its memory, 0 until a program is there; by the 50th and the 51st the variables
+       begin and end. The command's name is the second. */
+    unsigned long long fields[52] = {0};
+    for (int field = 3; at && field < 52 && (at = strchr(at + 1, ' ')); field++) fields[field] = strtoull(at, NULL, 10);
     free(stat);
-    if (begin == end && end) break;
+    if (fields[27] && fields[50] == fields[51]) break;
   }
   return NULL;
 }

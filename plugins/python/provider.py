@@ -475,8 +475,9 @@ def environment(process):
     for _ in range(1000):
         variables = read(f"/proc/{process}/environ")
         os.readlink(f"/proc/{process}/exe")  # the kernel's own processes have no program
-        begin, end = read(f"/proc/{process}/stat").rpartition(b")")[2].split()[47:49]
-        if variables or begin == end != b"0":
+        fields = read(f"/proc/{process}/stat").rpartition(b")")[2].split()
+        code_end, begin, end = fields[24], fields[47], fields[48]
+        if variables or (code_end != b"0" and begin == end):
             return variables.split(b"\0")
         time.sleep(0.001)
     return []

@@ -49,7 +49,9 @@ impl Process {
 struct Stat {
     parent: u32,
     start_time: u64,
-    /// Where its environment begins and ends in its memory: 0 while it executes a program.
+    /// Where its code ends in its memory: 0 until the kernel has put a program and all that goes with it there.
+    code_end: u64,
+    /// Where its environment begins and ends there.
     environment: (u64, u64),
 }
 
@@ -63,11 +65,13 @@ fn stat(pid: u32) -> Option<Stat> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let start_time = fields.nth(17)?.parse().ok()?;
-    let begin = fields.nth(27)?.parse().ok()?;
+    let code_end = fields.nth(4)?.parse().ok()?;
+    let begin = fields.nth(22)?.parse().ok()?;
     let end = fields.next()?.parse().ok()?;
     (!matches!(state, "Z" | "X" | "x")).then_some(Stat {
         parent,
         start_time,
+        code_end,
         environment: (begin, end),
     })
 }
@@ -144,10 +148,11 @@ fn environment(pid: u32) -> Option<Vec<u8>> {
     loop {
         let all = fs::read(format!("/proc/{pid}/environ")).ok()?;
         let executes = || {
-            let (begin, end) = stat(pid)?.environment;
+            let stat = stat(pid)?;
+            let (begin, end) = stat.environment;
             // The kernel's own processes have no program.
             fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-            Some(begin != end || end == 0)
+            Some(stat.code_end == 0 || begin != end)
         };
         if !all.is_empty() || executes() != Some(true) || begun.elapsed() > EXECUTES {
             return Some(all);

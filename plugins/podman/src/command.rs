@@ -24,7 +24,7 @@ const SIGNAL: &str = r#"
 variables() { tr '\0' '\n' <"$process/environ"; } 2>/dev/null
 executes() {
     readlink "$process/exe" && read -r stat <"$process/stat" && set -- ${stat##*")"} &&
-        { [ "${48}" != "${49}" ] || [ "${49}" = 0 ]; }
+        { [ "${25}" = 0 ] || [ "${48}" != "${49}" ]; }
 } >/dev/null 2>&1
 for process in /proc/[0-9]*; do
     while all=$(variables); [ -z "$all" ] && executes; do :; done

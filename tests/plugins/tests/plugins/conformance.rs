@@ -1,4 +1,5 @@
-//! Each of them keeps the contract, however it is reached, in a fresh process for every call too.
+//! Each of them keeps the contract, however it is reached, in a fresh process for every call too. What is not here, C and
+//! Rust in a process of their own and Python as a program, bare and whole, is checked by the commands of the guide.
 
 use super::support::ported;
 use alpine_conformance::{Options, Report, check};
@@ -55,11 +56,6 @@ async fn the_fake_hosted_and_fresh() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_template_in_process() {
     in_rust_keeps(By::InProcess, "alpine-plugin-template", json!({}), false).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_template_hosted() {
-    in_rust_keeps(By::Hosted, "alpine-plugin-template", json!({}), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,10 +147,6 @@ macro_rules! keeps {
 keeps! {
     c_in_process: By::InProcess, c, false, false;
     c_in_process_whole: By::InProcess, c, true, false;
-    c_hosted: By::Hosted, c, false, false;
-    c_hosted_whole: By::Hosted, c, true, false;
     c_hosted_whole_and_fresh: By::Hosted, c, true, true;
-    python_as_a_program: By::Exec, |_| python(), false, false;
-    python_as_a_program_whole: By::Exec, |_| python(), true, false;
     python_as_a_program_whole_and_fresh: By::Exec, |_| python(), true, true;
 }
