@@ -27,7 +27,7 @@ async fn keeps(by: By, fresh: bool, points: u32) {
 /// Nothing that another way keeps in memory is there to help.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_is_kept_in_a_fresh_process_before_every_call() {
-    keeps(By::Hosted, true, 12).await;
+    keeps(By::Hosted, true, 6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
