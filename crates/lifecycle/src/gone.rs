@@ -29,13 +29,9 @@ pub(crate) async fn confirmed<T>(
         Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Destroyed) => error,
         ended => return ended,
     };
-    let ask = InspectRequest {
-        sandbox_id: id.clone(),
-        probe: false,
-    };
-    match provider.inspect(call, ask).await {
-        Ok(found) if found.state != SandboxState::Missing => {
-            let state = found.state.as_str();
+    match state(provider, call, id).await {
+        Ok(state) if state != SandboxState::Missing => {
+            let state = state.as_str();
             let message = format!(
                 "the provider says that there is no such sandbox, and shows it as `{state}`: {error}"
             );
@@ -53,23 +49,28 @@ pub(crate) async fn must_not_be(
     sandbox_id: SandboxId,
     states: &[SandboxState],
 ) -> Result<(), ProviderError> {
-    let found = provider
-        .inspect(
-            call,
-            InspectRequest {
-                sandbox_id,
-                probe: false,
-            },
-        )
-        .await?;
-    if states.contains(&found.state) {
+    let found = state(provider, call, &sandbox_id).await?;
+    if states.contains(&found) {
         let message = format!(
             "the provider says it is done, but the sandbox is `{}`",
-            found.state.as_str()
+            found.as_str()
         );
         return Err(ProviderError::transient(ErrorKind::Io, message));
     }
     Ok(())
+}
+
+/// What `inspect` shows.
+async fn state(
+    provider: &Arc<dyn SandboxProvider>,
+    call: &Call,
+    id: &SandboxId,
+) -> Result<SandboxState, ProviderError> {
+    let ask = InspectRequest {
+        sandbox_id: id.clone(),
+        probe: false,
+    };
+    provider.inspect(call, ask).await.map(|found| found.state)
 }
 
 /// What tells the provider that makes a sandbox from another one of the same name, or with other settings.

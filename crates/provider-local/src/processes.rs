@@ -32,6 +32,14 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
     }
 
+    /// The process that started it, or has inherited it; none where it has ended.
+    #[must_use]
+    pub fn parent(self) -> Option<u32> {
+        stat(self.pid)
+            .filter(|stat| stat.start_time == self.start_time)
+            .map(|stat| stat.parent)
+    }
+
     /// Signals this process and no other: the id is pinned first, and what it names is checked after that.
     pub fn signal(self, signal: Signal) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {

@@ -5,13 +5,14 @@ use alpine_provider_adapter::whole;
 use alpine_provider_api::{
     ErrorKind, OpenRequest, Place, ProviderError, Redactor, SandboxProvider, Secret,
 };
+use alpine_provider_local::{Process, marked_by};
 use alpine_provider_port::{PortConfig, PortProvider, Source, Timings};
 use async_trait::async_trait;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,16 +129,12 @@ impl Ported {
     /// The processes of every instance.
     #[must_use]
     pub fn processes(&self) -> Vec<Pid> {
-        let mark = format!("{MARK}={}", self.env[MARK]).into_bytes();
-        let has = |pid: &Pid| {
-            let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()));
-            environment.is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == mark))
-        };
-        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(Pid::from_raw)
-            .filter(has)
-            .collect()
+        let pids = self.marked().into_iter().map(|it| it.pid.cast_signed());
+        pids.filter_map(Pid::from_raw).collect()
+    }
+
+    fn marked(&self) -> BTreeSet<Process> {
+        marked_by(format!("{MARK}={}", self.env[MARK]).as_bytes())
     }
 
     /// The program of its wire, and its arguments.
@@ -181,14 +178,9 @@ impl Subject for Ported {
     }
 
     fn aim(&self) -> Option<Kill> {
-        let found = self.processes();
+        let found = self.marked();
         let is_there = !found.is_empty();
-        let kill = move || {
-            for pid in &found {
-                // One that has ended meanwhile is as dead.
-                let _ = kill_process(*pid, Signal::KILL);
-            }
-        };
+        let kill = move || found.iter().for_each(|it| it.signal(Signal::KILL));
         is_there.then(|| Box::new(kill) as Kill)
     }
 

@@ -4,11 +4,11 @@ use super::{Adapt, Plugin, PluginSetup};
 use alpine_conformance::{Kill, Reach, Subject, Wire};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{ProviderError, SandboxProvider, Secret};
+use alpine_provider_local::{Process, marked_by};
 use alpine_provider_store::{Isolation, Kind};
 use async_trait::async_trait;
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,29 +52,11 @@ impl Checkable {
     }
 
     /// The processes that this one has started for it, and not those that they started.
-    fn processes(&self) -> Vec<Pid> {
-        let line = format!("{MARK}={}", self.mark);
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(Pid::from_raw)
-            .filter(|pid| parent(*pid) == Some(getpid()) && bears(*pid, line.as_bytes()))
-            .collect()
+    fn processes(&self) -> Vec<Process> {
+        let all = marked_by(format!("{MARK}={}", self.mark).as_bytes());
+        let own = Some(std::process::id());
+        all.into_iter().filter(|it| it.parent() == own).collect()
     }
-}
-
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything; what follows the last bracket is state and parent.
-    let (_, rest) = stat.rsplit_once(')')?;
-    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
-}
-
-fn bears(pid: Pid, line: &[u8]) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|found| found == line)
 }
 
 #[async_trait]
@@ -91,12 +73,7 @@ impl Subject for Checkable {
     fn aim(&self) -> Option<Kill> {
         let found = self.processes();
         let is_there = !found.is_empty();
-        let kill = move || {
-            for pid in &found {
-                // One that has ended meanwhile is as dead.
-                let _ = kill_process(*pid, Signal::KILL);
-            }
-        };
+        let kill = move || found.iter().for_each(|it| it.signal(Signal::KILL));
         is_there.then(|| Box::new(kill) as Kill)
     }
 
