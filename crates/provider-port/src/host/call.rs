@@ -18,6 +18,9 @@ use tokio::time::Instant;
 /// How many bytes are taken before the provider is granted so many again.
 const GRANT_AFTER: u32 = CREDIT / 4;
 
+/// How long a call looks for the answer of a library in this process before its thread sleeps: to sleep and be woken takes as long.
+const LOOK: Duration = Duration::from_micros(20);
+
 /// What a command is sent.
 pub(super) type Input = mpsc::Receiver<ExecInput>;
 
@@ -120,6 +123,9 @@ async fn listen(
     deadline: &Deadline,
 ) -> Result<Vec<u8>, ProviderError> {
     let mut taken = 0;
+    if session.in_process {
+        look(flight);
+    }
     loop {
         let event = match flight.next() {
             None => {
@@ -146,6 +152,14 @@ async fn listen(
             session.send(flight.id, Kind::Grant, taken, &[]);
             taken = 0;
         }
+    }
+}
+
+/// Waits for news without sleeping, for a moment.
+fn look(flight: &Flight) {
+    let until = Instant::now() + LOOK;
+    while !flight.has_news() && Instant::now() < until {
+        std::hint::spin_loop();
     }
 }
 

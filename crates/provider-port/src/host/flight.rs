@@ -79,6 +79,12 @@ impl Flight {
         }
     }
 
+    /// Whether there is something to find.
+    pub(super) fn has_news(&self) -> bool {
+        let inbox = locked(&self.inbox);
+        inbox.answer.is_some() || !inbox.events.is_empty()
+    }
+
     /// Takes the provider's EVENT: a stream's within its credit; of the rest, what a busy caller still wants to know.
     pub(super) fn event(&self, frame: &Frame<'_>) -> Sent {
         let mut inbox = locked(&self.inbox);

@@ -91,7 +91,13 @@ impl PortProvider {
         }
         self.may_start(&mut slot, last)?;
         (slot.instance, slot.failed) = (None, None);
-        let session = Arc::new(Session::new(&self.config.name, &self.config.redactor));
+        let PortConfig {
+            name,
+            redactor,
+            source,
+            ..
+        } = &*self.config;
+        let session = Arc::new(Session::new(name, redactor, source));
         let end = match self.config.source {
             Source::InProcess { .. } => {
                 End::InProcess(InProcess::start(&self.config, Arc::clone(&session)))

@@ -1,5 +1,6 @@
 //! One instance of a provider, as long as it lives: its calls, and what it says.
 
+use super::config::Source;
 use super::flight::Flight;
 use super::library::Hosts;
 use crate::abi::Sent;
@@ -32,6 +33,8 @@ pub(super) enum Stage {
 pub(super) struct Session {
     pub(super) name: String,
     pub(super) redactor: Redactor,
+    /// Whether the provider is in this process.
+    pub(super) in_process: bool,
     link: OnceLock<Arc<dyn Takes>>,
     stage: watch::Sender<Stage>,
     calls: Mutex<Calls>,
@@ -51,10 +54,11 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(name: &str, redactor: &Redactor) -> Self {
+    pub(super) fn new(name: &str, redactor: &Redactor, source: &Source) -> Self {
         Self {
             name: name.to_owned(),
             redactor: redactor.clone(),
+            in_process: matches!(source, Source::InProcess { .. }),
             link: OnceLock::new(),
             stage: watch::Sender::new(Stage::Starting),
             calls: Mutex::default(),
@@ -306,7 +310,14 @@ mod tests {
 
     #[test]
     fn no_log_of_a_provider_looks_like_another_line() {
-        let session = Session::new("acme", &Redactor::default());
+        let session = Session::new(
+            "acme",
+            &Redactor::default(),
+            &Source::Executable {
+                program: "/bin/acme".into(),
+                args: Vec::new(),
+            },
+        );
         let logged = Logged::default();
         let writer = logged.clone();
         let subscriber = tracing_subscriber::fmt()
