@@ -32,6 +32,7 @@ fn provider(source: Source) -> PortProvider {
             place: Place::default(),
         },
         env: BTreeMap::new(),
+        traceparent: None,
         redactor: Redactor::default(),
         timings: Timings::default(),
     })

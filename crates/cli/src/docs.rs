@@ -219,7 +219,7 @@ const KEYS: [[&str; 3]; 16] = [
 ];
 
 /// The variables that are read.
-const VARIABLES: [[&str; 2]; 14] = [
+const VARIABLES: [[&str; 2]; 15] = [
     [
         "ALPINE_HOME",
         "where everything is kept; `~/.alpine` without it",
@@ -247,6 +247,10 @@ const VARIABLES: [[&str; 2]; 14] = [
     [
         "XDG_RUNTIME_DIR",
         "where sockets are; `run` in the home without it",
+    ],
+    [
+        "TRACEPARENT",
+        "the W3C trace that providers which are not compiled in are told of with every call",
     ],
     [
         "NO_COLOR, CI, BROWSER, DISPLAY, WAYLAND_DISPLAY, SSH_CONNECTION",

@@ -39,6 +39,8 @@ pub(crate) struct PluginSetup {
     pub(crate) open: OpenRequest,
     /// The whole environment of its process.
     pub(crate) env: BTreeMap<String, Secret<String>>,
+    /// The caller's W3C trace context.
+    pub(crate) traceparent: Option<String>,
     /// Takes secrets out of what it says.
     pub(crate) redactor: Redactor,
     /// The user's configuration.
@@ -167,6 +169,7 @@ impl PluginSetup {
             source,
             open: self.open.clone(),
             env: self.env.clone(),
+            traceparent: self.traceparent.clone(),
             redactor: self.redactor.clone(),
             timings: Timings::default(),
         });

@@ -122,6 +122,7 @@ impl ProviderSetup {
                 place,
             },
             env: env.collect(),
+            traceparent: variables.traceparent().map(str::to_owned),
             redactor: self.redactor.clone(),
             file: self.home.join("config.toml"),
         })

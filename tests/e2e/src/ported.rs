@@ -54,6 +54,7 @@ impl Way {
             env: env
                 .map(|(name, value)| (name, Secret::new(value)))
                 .collect(),
+            traceparent: None,
             redactor: Redactor::default(),
             timings: Timings::default(),
         })

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 const CHUNK: usize = 64 * 1024;
 
 /// `nothing`, `panic`, `abort`, `exit N`, `kill N`, `segfault`, `block`, `hang`, `print TEXT`, `log TEXT`, `flood`, `stream MIB`,
-/// `swallow`, `env`, `descriptors`, `large`, `fail TEXT`.
+/// `swallow`, `env`, `trace`, `descriptors`, `large`, `fail TEXT`.
 pub(crate) async fn run(
     call: &Call,
     words: &[String],
@@ -37,6 +37,7 @@ pub(crate) async fn run(
             let all = all.collect();
             out(call, all).await?;
         }
+        ["trace"] => out(call, call.meta.traceparent.clone().unwrap_or_default()).await?,
         ["descriptors"] => descriptors(call).await?,
         ["large"] => return Err(ProviderError::new(ErrorKind::Io, "x".repeat(4 << 20))),
         ["fail", text] => return Err(ProviderError::new(ErrorKind::NoSpace, *text).hint(*text)),

@@ -121,6 +121,7 @@ impl Ported {
             env: env
                 .map(|(name, value)| (name.clone(), Secret::new(value.clone())))
                 .collect(),
+            traceparent: None,
             redactor: Redactor::new(&[]),
             timings: self.timings,
         })

@@ -56,6 +56,15 @@ impl Variables {
         self.get(name).ok().flatten()
     }
 
+    /// The trace that the caller is a part of; one of another shape than W3C's is no trace, and may hold anything.
+    pub(crate) fn traceparent(&self) -> Option<&str> {
+        let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        self.lenient("TRACEPARENT").filter(|trace| {
+            let parts: Vec<_> = trace.split('-').collect();
+            parts.iter().map(|part| part.len()).eq([2, 32, 16, 2]) && parts.into_iter().all(is_hex)
+        })
+    }
+
     /// Whether a variable is there and not blank.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0
@@ -127,6 +136,22 @@ mod tests {
             variables.get("C").unwrap_err().code.as_str(),
             "ERR_CONFIG_INVALID"
         );
+    }
+
+    #[test]
+    fn a_trace_has_the_shape_of_one() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let of = |value| Variables::of(&[("TRACEPARENT", value)]);
+        assert_eq!(of(trace).traceparent(), Some(trace));
+        for value in [
+            "",
+            "hunter2",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        ] {
+            assert_eq!(of(value).traceparent(), None, "{value}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct PortConfig {
     pub open: OpenRequest,
     /// The whole environment of its process: the caller picks it from [`ENV_ALWAYS`] and the allow-list.
     pub env: BTreeMap<String, Secret<String>>,
+    /// The W3C trace context that goes with every call that has none of its own.
+    pub traceparent: Option<String>,
     /// Takes secrets out of what it says.
     pub redactor: Redactor,
     /// How long things may take.

@@ -150,16 +150,19 @@ impl PortProvider {
         Q: Serialize + Send,
         R: DeserializeOwned,
     {
-        let unasked = Meta {
+        let unasked = || Meta {
             operation_id: String::new(),
             fence: 0,
             attempt: 1,
             deadline_ms: 0,
             traceparent: None,
         };
-        let meta = call.map_or(&unasked, |call| &call.meta);
+        let mut meta = call.map_or_else(unasked, |call| call.meta.clone());
+        if meta.traceparent.is_none() {
+            meta.traceparent.clone_from(&self.config.traceparent);
+        }
         let payload = CallPayload {
-            meta,
+            meta: &meta,
             request: &request,
         };
         let payload = serde_json::to_vec(&payload).map_err(|error| {

@@ -20,6 +20,15 @@ fn shown<R: Serialize>(reply: Reply<R>) -> Value {
     }
 }
 
+#[tokio::test]
+async fn every_call_tells_the_callers_trace() {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for by in ALL {
+        let behind = Behind::with(by, |config| config.traceparent = Some(trace.to_owned()));
+        assert_eq!(behind.output(&["trace"]).await, trace, "{by:?}");
+    }
+}
+
 /// One call of a method; the durable object of earlier ones is needed to read it back.
 pub(crate) async fn ask(to: &dyn SandboxProvider, method: Method, object: &str) -> Value {
     let call = &Call::quiet(meta(10_000));

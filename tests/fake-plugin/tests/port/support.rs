@@ -67,6 +67,7 @@ pub(crate) fn config(by: By, file: Option<PathBuf>, config: serde_json::Value) -
             place: Place::default(),
         },
         env: BTreeMap::from([("ALLOWED".to_owned(), secret.clone())]),
+        traceparent: None,
         redactor: Redactor::new([&secret]),
         timings: quick(),
     }

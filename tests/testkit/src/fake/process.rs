@@ -4,9 +4,10 @@ use super::work::Reply;
 use alpine_provider_api::{
     Call, CallEvent, ErrorKind, ExecInput, ExecReply, ExecRequest, ProviderError,
 };
+use alpine_provider_local::{Process, marked_by};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use std::ffi::OsString;
-use std::fs;
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -161,41 +162,31 @@ async fn feed(
 /// Ends every process of the sandbox: gracefully, and after the grace by force. Gives whether any had to be killed.
 pub(super) async fn end(workspace: &Path, grace: Duration) -> Reply<bool> {
     let until = Instant::now() + grace;
-    for pid in marked(workspace) {
-        // One that has just ended takes no signal.
-        let _sent = kill_process(pid, Signal::TERM);
+    for process in marked(workspace) {
+        process.signal(Signal::TERM);
     }
-    let mut forced = false;
+    let (mut forced, mut looks) = (false, 0);
     loop {
         let left = marked(workspace);
-        if left.is_empty() {
+        looks = if left.is_empty() { looks + 1 } else { 0 };
+        // One look alone misses what is started while it goes on.
+        if looks == 2 {
             return Ok(forced);
         }
         if Instant::now() > until + Duration::from_secs(10) {
             let text = format!("{} processes can't be ended", left.len());
             return Err(ProviderError::new(ErrorKind::Io, text));
         }
-        if Instant::now() >= until {
+        if !left.is_empty() && Instant::now() >= until {
             forced = true;
-            for pid in left {
-                let _sent = kill_process(pid, Signal::KILL);
+            for process in left {
+                process.signal(Signal::KILL);
             }
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-fn marked(workspace: &Path) -> Vec<Pid> {
-    let mut mark = OsString::from(format!("{MARK}="));
-    mark.push(workspace);
-    let mark = mark.as_encoded_bytes();
-    let entries = fs::read_dir("/proc").expect("/proc");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        // A process that ends meanwhile, or that is somebody else's, can't be read.
-        let env = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        env.split(|&byte| byte == 0).any(|pair| pair == mark)
-    })
-    .filter_map(Pid::from_raw)
-    .collect()
+fn marked(workspace: &Path) -> BTreeSet<Process> {
+    marked_by(&[MARK.as_bytes(), b"=", workspace.as_os_str().as_bytes()].concat())
 }
