@@ -110,8 +110,14 @@ static void garbage(provider *it, uint64_t id) {
   note(it, "too big: %d\n", host->send(host->ctx, id, ALPINE_EVENT, ALPINE_EVENT_STDOUT, bytes, ALPINE_MAX_CHUNK + 1));
   note(it, "far too big: %d\n", host->send(host->ctx, id, ALPINE_OK, 0, bytes, SIZE_MAX));
   note(it, "no bytes: %d\n", host->send(host->ctx, id, ALPINE_OK, 0, NULL, 1));
-  say(it, id, ALPINE_OK, 0, "\xff{\"forced\":");
 }
+
+static void oversized(provider *it, uint64_t id) {
+  static const uint8_t bytes[ALPINE_MAX_CONTROL + 1];
+  it->host.send(it->host.ctx, id, ALPINE_OK, 0, bytes, sizeof bytes);
+}
+
+static void no_json(provider *it, uint64_t id) { say(it, id, ALPINE_OK, 0, "\xff{\"forced\":"); }
 
 static void twice(provider *it, uint64_t id) {
   note(it, "first: %d\n", say(it, id, ALPINE_ERR, ALPINE_ERROR_NO_SPACE, "as it was asked to"));
@@ -161,7 +167,7 @@ static const struct {
   void (*work)(provider *, uint64_t);
 } FAULTS[] = {
     {"segfault", segfault}, {"abort", abort_all}, {"exit", exit_zero}, {"hang", hang},   {"print", print},
-    {"flood", flood},       {"garbage", garbage}, {"twice", twice},    {"never", never}, {"after-close", after_close},
+    {"flood", flood},       {"garbage", garbage}, {"oversized", oversized}, {"no-json", no_json}, {"twice", twice},    {"never", never}, {"after-close", after_close},
     {"burst", burst},       {"closes", closes},
 };
 

@@ -256,7 +256,11 @@ impl<'a> Frame<'a> {
     }
 }
 
-fn check(kind: u32, code: u32, len: usize) -> Result<Kind, FrameError> {
+/// The kind of a frame with a payload so long.
+///
+/// # Errors
+/// As [`Frame::checked`].
+pub(crate) fn check(kind: u32, code: u32, len: usize) -> Result<Kind, FrameError> {
     let kind = Kind::of(kind).ok_or(FrameError::Kind(kind))?;
     let most = kind.limit(code);
     if len > most {

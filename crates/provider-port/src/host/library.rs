@@ -4,8 +4,8 @@ use crate::abi::{
     ABI_MAX, ABI_MIN, EntryFn, HOST_CHILD, HOST_LOG_SHIFT, Host, MAGIC, OpenFn, PROVIDER_ABORTS,
     PROVIDER_NEEDS_CHILD, Port, Provider, SYMBOL, Sent, Unread, read_marked,
 };
-use crate::frame::{Frame, Kind, Takes};
-use crate::message::{check_range, read_error};
+use crate::frame::{Frame, FrameError, Kind, Takes, check};
+use crate::message::{check_range, error_code, read_error, write_error};
 use crate::wire::locked;
 use alpine_provider_api::{ErrorKind, ProviderError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -314,9 +314,15 @@ unsafe extern "C" fn send(
     if receiver.closed.load(Ordering::Acquire) {
         return Sent::Closed.number();
     }
-    // A length over every limit is refused before anything is read.
-    let fits = len <= crate::frame::MAX_CONTROL;
-    let payload = if len == 0 || !fits {
+    // A length over its limit is refused before anything is read.
+    let kind = match check(kind, code, len) {
+        Ok(kind) => kind,
+        Err(error) => {
+            receiver.broken(call_id, error);
+            return error.sent().number();
+        }
+    };
+    let payload = if len == 0 {
         &[][..]
     } else if data.is_null() {
         return Sent::Bad.number();
@@ -324,12 +330,13 @@ unsafe extern "C" fn send(
         // SAFETY: the provider lends `len` bytes until this returns.
         unsafe { std::slice::from_raw_parts(data, len) }
     };
-    let sent = match Frame::checked(call_id, kind, code, payload) {
-        Err(error) => error.sent(),
-        Ok(_) if !fits => Sent::TooBig,
-        Ok(frame) => receiver.take(&frame),
+    let frame = Frame {
+        call_id,
+        kind,
+        code,
+        payload,
     };
-    sent.number()
+    receiver.take(&frame).number()
 }
 
 /// A provider that closes our end says no more.
@@ -349,6 +356,20 @@ impl Receiver {
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.to
                 .over(ProviderError::transient(ErrorKind::Crashed, why));
+        }
+    }
+
+    /// Ends the call of a frame that nobody can take: it may have been the answer.
+    fn broken(&self, call_id: u64, error: FrameError) {
+        let message = format!("it does not keep to the protocol: it sent {error}");
+        let error = ProviderError::new(ErrorKind::Unsupported, message);
+        if call_id > 0 {
+            self.to.take(&Frame {
+                call_id,
+                kind: Kind::Err,
+                code: error_code(error.kind),
+                payload: &write_error(&error),
+            });
         }
     }
 

@@ -25,6 +25,15 @@ fn report(directory: &TempDir) -> String {
     std::fs::read_to_string(directory.path().join("report")).unwrap_or_default()
 }
 
+/// Waits until it has reported this.
+async fn reported(directory: &TempDir, text: &str) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !report(directory).contains(text) {
+        assert!(Instant::now() < limit, "{}", report(directory));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn exec(provider: &PortProvider, deadline_ms: u64) -> Result<ExecReply, ProviderError> {
     let request = ExecRequest {
         sandbox_id: by_name("sbx_one"),
@@ -186,14 +195,41 @@ async fn an_answer_after_a_burst_that_is_too_much_arrives() {
 async fn frames_that_make_no_sense_are_refused_one_by_one() {
     for by in [By::Hosted, By::InProcess] {
         let (directory, subject) = misbehaving(by, "garbage");
-        let error = exec(&subject.port(), 5000).await.unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unsupported, "{by:?}: {error}");
-        assert!(error.message.contains("`exec`"), "{by:?}: {error}");
+        let provider = subject.port();
+        exec(&provider, 5000).await.unwrap_err();
+        reported(&directory, "no bytes").await;
         assert_eq!(
             report(&directory),
             "unknown kind: 4\na kind of the host's: 4\nunknown call: 2\ntoo big: 6\nfar too big: 6\nno bytes: 7\n",
             "{by:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_a_typed_error_within_half_a_second() {
+    for by in [By::Hosted, By::InProcess] {
+        for (fault, says) in [
+            ("garbage", "it sent a frame of kind 99, which"),
+            ("oversized", "OK of 1048577 bytes, of at most 1048576"),
+            ("no-json", "no reply to `exec`"),
+        ] {
+            let (_directory, subject) = misbehaving(by, fault);
+            let provider = subject.port();
+            provider.describe().await.unwrap();
+            let begun = Instant::now();
+            let error = exec(&provider, 5000).await.unwrap_err();
+            let took = begun.elapsed();
+            assert_eq!(
+                error.kind,
+                ErrorKind::Unsupported,
+                "{by:?} {fault}: {error}"
+            );
+            assert!(error.message.contains(says), "{by:?} {fault}: {error}");
+            assert!(took < SOON, "{by:?} {fault}: {took:?}");
+            // The call has ended, and nothing else.
+            provider.describe().await.unwrap();
+        }
     }
 }
 
@@ -217,22 +253,12 @@ async fn the_first_of_two_answers_counts() {
 async fn an_answer_after_close_finds_the_port_closed() {
     let (directory, subject) = misbehaving(By::InProcess, "after-close");
     let provider = subject.port();
-    let until = |text: &'static str| {
-        let directory = &directory;
-        async move {
-            let limit = Instant::now() + Duration::from_secs(10);
-            while !report(directory).contains(text) {
-                assert!(Instant::now() < limit, "{}", report(directory));
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-    };
     tokio::select! {
         reply = exec(&provider, 0) => panic!("an answer: {reply:?}"),
-        () = until("begun") => {}
+        () = reported(&directory, "begun") => {}
     }
     drop(provider);
-    until("after close: 3\n").await;
+    reported(&directory, "after close: 3\n").await;
 }
 
 #[tokio::test]
