@@ -44,7 +44,7 @@ __attribute__((used, section(".alpine.provider"))) static const char MANIFEST[] 
   "\"why\":\"commands are plain processes of the user\",\"fix\":\"use a provider that isolates\"}]}"
 
 static const char DESCRIBE[] =
-    "{\"name\":\"" NAME "\",\"version\":\"" VERSION "\",\"isolation\":" ISOLATION ",\"captures_in_stop\":true,"
+    "{\"name\":\"" NAME "\",\"version\":\"" VERSION "\",\"isolation\":" ISOLATION ","
     "\"methods\":[\"describe\",\"provision\",\"inspect\",\"list\",\"exec\",\"stop\",\"destroy\"],"
     "\"features\":[\"exec_input\",\"exec_signals\",\"host_network\"],\"limits\":{},"
     "\"config_schema\":{\"type\":\"object\",\"properties\":{\"root\":{\"type\":\"string\"}},"

@@ -16,7 +16,7 @@ __attribute__((used, section(".alpine.provider"))) static const char MANIFEST[] 
     "{" ABOUT ",\"abi_min\":1,\"abi_max\":1,\"sdk\":\"alpine_provider.h\",\"panic\":\"unwind\"}";
 
 static const char DESCRIBE[] =
-    "{" ABOUT ",\"isolation\":{\"tier\":\"none\"},\"captures_in_stop\":true,\"methods\":"
+    "{" ABOUT ",\"isolation\":{\"tier\":\"none\"},\"methods\":"
     "[\"describe\",\"provision\",\"inspect\",\"list\",\"exec\",\"stop\",\"destroy\"]}";
 
 typedef struct provider {

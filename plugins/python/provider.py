@@ -222,7 +222,7 @@ class Directories:
             raise Failure("config_invalid", "the directory of sandboxes has to be an absolute path")
 
     def describe(self, _call, _request):
-        return {"name": NAME, "version": VERSION, "isolation": ISOLATION, "captures_in_stop": True,
+        return {"name": NAME, "version": VERSION, "isolation": ISOLATION,
                 "methods": list(METHODS.values()), "features": ["exec_input", "exec_signals", "host_network"], "limits": {},
                 "config_schema": {"type": "object", "properties": {"root": {"type": "string"}},
                                   "additionalProperties": False}}

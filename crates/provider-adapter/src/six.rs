@@ -60,10 +60,8 @@ pub async fn whole(
         return Ok(provider);
     }
     let facts = Facts {
-        storage: match says.captures_in_stop {
-            true => Storage::WhileRunning,
-            false => Storage::WhenStopped,
-        },
+        // Its `exec` is the only way in, and may end with the sandbox.
+        storage: Storage::WhileRunning,
         network: match says.announces(Feature::HostNetwork) {
             true => Network::Shared,
             false => Network::Closed,
