@@ -173,8 +173,10 @@ impl PluginSetup {
             redactor: self.redactor.clone(),
             timings: Timings::default(),
         });
+        let port = Arc::new(port);
+        ended::closes(&port);
         Ok(Checked {
-            port: Arc::new(port),
+            port,
             whole: OnceCell::new(),
             _file: file,
         })

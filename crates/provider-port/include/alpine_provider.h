@@ -12,7 +12,8 @@
  *  1. Every pointer is borrowed until the function returns. Nobody frees the other side's memory.
  *  2. `send` may be called from any thread, at once; it does not block.
  *  3. Exactly one OK or ERR for each CALL for which your `send` returned ALPINE_SENT_OK, also after CANCEL or `close`. The
- *     events of a call are ordered, and come before its answer. A call that your `send` refuses is answered by the host.
+ *     events of a call are ordered, and come before its answer. A call that your `send` refuses is answered by the host. A frame
+ *     of an unknown kind, or over the limit of its kind, ends its call with an error.
  *  4. Nothing is thrown over the boundary.
  *  5. A closed instance is marked, not freed: the host may be late. A library is never unloaded.
  *  6. Each call has, for each direction, ALPINE_CREDIT bytes of credit for its stream: EVENT stdout and stderr, INPUT data.

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) const SOCKET_FD: i32 = 3;
 
 /// How long a provider gets to end when its host has gone.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What is at the child's end: a provider, or a library that holds one.
 pub(crate) trait Serving {

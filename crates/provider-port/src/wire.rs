@@ -77,6 +77,14 @@ impl Wire {
         })
     }
 
+    /// Waits until the other end is closed.
+    #[cfg(feature = "host")]
+    pub(crate) fn until_peer_has_gone(&self) {
+        let mut ends = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        // Interrupted: once more. Anything else won't be better the next time.
+        while poll(&mut ends, None) == Err(Errno::INTR) {}
+    }
+
     /// Sends a frame, or keeps it until the peer reads.
     pub(crate) fn send(&self, frame: &Frame<'_>) -> Sent {
         let mut queue = locked(&self.queue);

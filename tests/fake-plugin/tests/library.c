@@ -42,9 +42,10 @@ static int32_t take(void *ctx, uint64_t call, uint32_t kind, uint32_t code, cons
   (void)ctx, (void)code, (void)data, (void)len;
   if (kind == ALPINE_CANCEL) tell(call, ALPINE_ERR, ALPINE_ERROR_CANCELLED, "x", 1);
   if (kind != ALPINE_CALL) return ALPINE_SENT_OK;
-  const int32_t unknown = tell(call, 99, 0, NULL, 0), host_only = tell(call, ALPINE_CALL, 1, NULL, 0);
-  const int32_t too_big = tell(call, ALPINE_OK, 0, large, sizeof large);
-  const int32_t chunk = tell(call, ALPINE_EVENT, ALPINE_EVENT_STDOUT, large, ALPINE_MAX_CHUNK + 1);
+  /* A frame that can't be taken ends its call: these are of another one. */
+  const int32_t unknown = tell(call + 1, 99, 0, NULL, 0), host_only = tell(call, ALPINE_CALL, 1, NULL, 0);
+  const int32_t too_big = tell(call + 1, ALPINE_OK, 0, large, sizeof large);
+  const int32_t chunk = tell(call + 1, ALPINE_EVENT, ALPINE_EVENT_STDOUT, large, ALPINE_MAX_CHUNK + 1);
   const int32_t null = tell(call, ALPINE_OK, 0, NULL, 5), stranger = tell(call + 1, ALPINE_OK, 0, "{}", 2);
   int32_t credit = ALPINE_SENT_OK;
   int chunks = 0;

@@ -2,11 +2,12 @@
 
 use super::library::{Hosts, Loaded, Opened, load};
 use crate::abi::Sent;
-use crate::child::{self, SOCKET_FD, Serving};
+use crate::child::{self, LAST_WORDS, SOCKET_FD, Serving};
 use crate::frame::{CREDIT, Frame, Kind, Takes, charge, is_stream};
 use crate::message::Hello;
 use crate::wire::{Wire, locked};
 use alpine_provider_api::{ErrorKind, ProviderError};
+use rustix::process::{Signal, getpid, kill_process};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ pub fn hosted() -> Option<ExitCode> {
 }
 
 fn run(wire: &Arc<Wire>, level: u32) -> Result<(), ProviderError> {
+    end_with_host(wire)?;
     let missing = || ProviderError::new(ErrorKind::Internal, "its library was not handed over");
     let library = child::inherited(LIBRARY_FD).ok_or_else(missing)?;
     let loaded = load(library.as_fd(), true, level)?;
@@ -57,6 +59,21 @@ fn run(wire: &Arc<Wire>, level: u32) -> Result<(), ProviderError> {
         opened: OnceLock::new(),
     };
     child::serve(wire, &hello, &mut hosting)
+}
+
+/// Ends this process soon after its host, also where the library hangs while it is loaded, or in a call.
+fn end_with_host(wire: &Arc<Wire>) -> Result<(), ProviderError> {
+    let wire = Arc::clone(wire);
+    let thread = std::thread::Builder::new().name("provider-host".to_owned());
+    let spawned = thread.spawn(move || {
+        wire.until_peer_has_gone();
+        std::thread::sleep(LAST_WORDS * 2);
+        // This runs nothing more of the library's.
+        let _ = kill_process(getpid(), Signal::KILL);
+    });
+    spawned
+        .map(drop)
+        .map_err(|error| ProviderError::io("a thread can't be started", &error))
 }
 
 struct Hosting {

@@ -56,6 +56,13 @@ impl PortProvider {
         }
     }
 
+    /// Ends the instance there is: its calls are cancelled, and its process has gone when this returns. A later call has
+    /// another one.
+    pub fn close(&self) {
+        let instance = locked(&self.slot).instance.take();
+        drop(instance);
+    }
+
     /// An instance that takes calls.
     async fn session(&self) -> Result<Arc<Session>, ProviderError> {
         loop {

@@ -27,8 +27,8 @@ pub(super) struct Started {
     pub(super) printed: OwnedFd,
 }
 
-/// Starts the process, with this end of the socket. The thread that calls this has to outlive it: the kernel ends it with
-/// that thread.
+/// Starts the process, with this end of the socket. The thread that calls this has to outlive it: the kernel ends a program
+/// with that thread.
 pub(super) fn spawn(config: &PortConfig, socket: &OwnedFd) -> Result<Started, ProviderError> {
     let failed = |what: &str, error: std::io::Error| ProviderError::io(what, &error);
     let (mut command, library) = match &config.source {
@@ -71,7 +71,9 @@ pub(super) fn spawn(config: &PortConfig, socket: &OwnedFd) -> Result<Started, Pr
         .stderr(pipe)
         // What a terminal signals is for its user's command to decide on; and what it starts is ended with it.
         .process_group(0);
-    place(&mut command, &placed);
+    // Our own program ends by itself, within a second, whatever its library does: so long it has to end what it has started.
+    let orphaned = library.is_none().then_some(Signal::KILL);
+    place(&mut command, &placed, orphaned);
     // While these are there, the standard library's own pipe to the child takes neither of the places.
     let _taken = [held(socket)?, held(socket)?];
     let child = command.spawn().map_err(|error| {
@@ -112,9 +114,9 @@ fn moved(fd: &OwnedFd) -> Result<OwnedFd, ProviderError> {
         .map_err(|error| ProviderError::io("a descriptor can't be handed over", &error.into()))
 }
 
-/// Puts descriptors in their places in the child, which ends with the thread that started it.
+/// Puts descriptors in their places in the child, and has it signalled when the thread that started it ends.
 #[expect(unsafe_code, reason = "what a child does before exec has no safe form")]
-fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)]) {
+fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)], orphaned: Option<Signal>) {
     let parent = getpid();
     let first = |at: usize| placed.get(at).map(|(fd, to)| (fd.as_raw_fd(), *to));
     let pairs = [first(0), first(1)];
@@ -130,7 +132,7 @@ fn place(command: &mut Command, placed: &[(OwnedFd, RawFd)]) {
                 rustix::io::dup2(&*from, &mut to)?;
             }
             close_from(others)?;
-            set_parent_process_death_signal(Some(Signal::KILL))?;
+            set_parent_process_death_signal(orphaned)?;
             if getppid() == Some(parent) {
                 Ok(())
             } else {

@@ -1,7 +1,7 @@
 //! Whole sessions with a provider that is not compiled in: in a process of its own, in this one, and as a program.
 
 use super::*;
-use crate::support::{Running, World, document, failed, text, with_json};
+use crate::support::{Running, World, document, failed, text, wait_until, with_json};
 use alpine_testkit::Fault;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -411,5 +411,41 @@ fn what_is_compiled_in_and_what_was_not_added_can_be_checked() {
     for given in ["local", "fake", shown(&library)] {
         let output = world.run(&["provider", "check", given, "--only", "describe"]);
         assert_eq!(output.code(), Some(0), "{given}: {output:#?}");
+    }
+}
+
+/// A program that is killed with alpine may end nothing; a library's process outlives alpine for as long as that takes.
+#[test]
+fn a_command_ends_with_its_alpine() {
+    for (way, signal) in [
+        (Way::Hosted, Signal::INT),
+        (Way::InProcess, Signal::INT),
+        (Way::Program, Signal::INT),
+        (Way::Hosted, Signal::KILL),
+    ] {
+        let world = world(way);
+        let up = world.done(&world.up("one"));
+        drop(alpine_testkit::FakeProvider::real(
+            world.env.fake_directory(),
+        ));
+        let script = "trap '' INT; echo begun >&2; while :; do sleep 1000; done";
+        let id = text(&up, "session_id");
+        let mut running = Running::start(world.command(&["exec", &id, "--", "sh", "-c", script]));
+        running.wait_for("begun");
+        // The first is the command's, which does not care; two at once are one.
+        wait_until("the end of alpine", || {
+            running.signal(signal);
+            running.has_ended()
+        });
+        let is_there = || {
+            world
+                .env
+                .processes()
+                .iter()
+                .any(|one| one.command == "sleep 1000")
+        };
+        wait_until(&format!("its end ({way:?})"), || !is_there());
+        world.done(&["down", &id]);
+        world.assert_nothing_left();
     }
 }
