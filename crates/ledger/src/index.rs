@@ -1,7 +1,7 @@
 //! The tables that follow from the others, made again.
 
 use crate::find::name_key;
-use crate::list::{owner_key, summary};
+use crate::list::owner_key;
 use crate::rows::DERIVED;
 use crate::session::is_pending;
 use crate::store::{Order, Span, Store};
@@ -43,7 +43,7 @@ pub(crate) fn rebuild(store: &Store<'_>) -> Result<(), LedgerError> {
 
 /// Puts a session into the indexes.
 fn index_session(store: &Store<'_>, session: &SessionRecord) -> Result<(), LedgerError> {
-    store.put(BY_OWNER, owner_key(session).as_bytes(), &summary(session))?;
+    store.put(BY_OWNER, owner_key(session).as_bytes(), &session.summary())?;
     if let Some(name) = &session.new.name {
         let key = name_key(session, name);
         store.put(NAMES, key.as_bytes(), &session.session_id)?;

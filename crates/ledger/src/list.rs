@@ -84,24 +84,27 @@ pub(crate) fn owner_key(session: &SessionRecord) -> Key {
         .and_last(session.session_id.as_str())
 }
 
-/// What the covering index holds of a session.
-pub(crate) fn summary(session: &SessionRecord) -> SessionSummary {
-    let digest = session
-        .workspace_snapshot
-        .as_ref()
-        .and_then(|snapshot| snapshot.get("digest")?.as_str());
-    SessionSummary {
-        session_id: session.session_id.clone(),
-        name: session.new.name.clone(),
-        state: session.state,
-        repo_url: session.new.repo_url.clone(),
-        branch: session.new.branch.clone(),
-        provider: session.new.provider.clone(),
-        opencode_url: session.opencode_url.clone(),
-        updated_at: session.updated_at,
-        owner_principal_id: session.new.owner.clone(),
-        destroy_pending: session.destroy_pending,
-        workspace_digest: digest.map(str::to_owned),
+impl SessionRecord {
+    /// What a list shows of it, which is what the covering index holds.
+    #[must_use]
+    pub fn summary(&self) -> SessionSummary {
+        let digest = self
+            .workspace_snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.get("digest")?.as_str());
+        SessionSummary {
+            session_id: self.session_id.clone(),
+            name: self.new.name.clone(),
+            state: self.state,
+            repo_url: self.new.repo_url.clone(),
+            branch: self.new.branch.clone(),
+            provider: self.new.provider.clone(),
+            opencode_url: self.opencode_url.clone(),
+            updated_at: self.updated_at,
+            owner_principal_id: self.new.owner.clone(),
+            destroy_pending: self.destroy_pending,
+            workspace_digest: digest.map(str::to_owned),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a session's record changes: what only the ledger sets, and the indexes that follow.
 
 use crate::find::name_key;
-use crate::list::{owner_key, summary};
+use crate::list::owner_key;
 use crate::tables::{BY_OWNER, NAMES, PENDING_DESTROYS, SESSIONS};
 use crate::{LedgerError, OperationId, SessionRecord, TransitionRecord, Tx};
 
@@ -62,7 +62,7 @@ impl Tx<'_> {
             }
         }
         store.put_record(SESSIONS, id, after)?;
-        store.put(BY_OWNER, owner_key(after).as_bytes(), &summary(after))?;
+        store.put(BY_OWNER, owner_key(after).as_bytes(), &after.summary())?;
         if let Some(name) = &after.new.name {
             store.put(NAMES, name_key(after, name).as_bytes(), &after.session_id)?;
         }

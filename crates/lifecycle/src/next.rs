@@ -2,7 +2,7 @@
 
 use crate::again::again;
 use alpine_ledger::{
-    LedgerError, Liveness, OperationState, SessionId, SessionRecord, Snapshot, State,
+    LedgerError, Liveness, OperationState, SessionRecord, SessionSummary, Snapshot, State,
 };
 
 /// The states of an `up` that is under way, or was interrupted.
@@ -19,20 +19,18 @@ pub(crate) const COMING_UP: [State; 4] = [
 /// When the ledger can't be read.
 pub fn next_step(
     snapshot: &Snapshot<'_>,
-    id: &SessionId,
-    state: State,
-    destroy_pending: bool,
-    url: Option<&str>,
+    session: &SessionSummary,
 ) -> Result<Option<String>, LedgerError> {
-    if COMING_UP.contains(&state)
+    let id = &session.session_id;
+    if COMING_UP.contains(&session.state)
         && let Some(session) = snapshot.session(id)?
     {
         return coming_up(snapshot, &session).map(Some);
     }
-    Ok(match (state, url) {
+    Ok(match (session.state, &session.opencode_url) {
         // One without a page is not opened.
         (State::Ready, None) => Some(format!("alpine down {id}")),
-        _ => of_state(id.as_str(), state, destroy_pending),
+        (state, _) => of_state(id.as_str(), state, session.destroy_pending),
     })
 }
 

@@ -66,13 +66,7 @@ type Listed = (SessionSummary, Option<String>);
 
 /// A session with the command that takes it further.
 fn with_next(snapshot: &Snapshot<'_>, session: SessionSummary) -> Result<Listed, LedgerError> {
-    let next = next_step(
-        snapshot,
-        &session.session_id,
-        session.state,
-        session.destroy_pending,
-        session.opencode_url.as_deref(),
-    )?;
+    let next = next_step(snapshot, &session)?;
     Ok((session, next))
 }
 

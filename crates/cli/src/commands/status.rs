@@ -30,13 +30,7 @@ pub(crate) fn run(work: Work, args: &StatusArgs) -> Result<u8, Failure> {
             .lease(&session.session_id)?
             .filter(|lease| snapshot.holder_is_live(lease) == Liveness::Live);
         let operation = snapshot.operation(&session.operation_id)?;
-        let next = next_step(
-            snapshot,
-            &session.session_id,
-            session.state,
-            session.destroy_pending,
-            session.opencode_url.as_deref(),
-        )?;
+        let next = next_step(snapshot, &session.summary())?;
         Ok(Ok((session, lease, operation, next)))
     })??;
     let observed = observe(&work, &config, &session);

@@ -2,7 +2,7 @@
 
 use super::Checked;
 use crate::find::name_key;
-use crate::list::{owner_key, summary};
+use crate::list::owner_key;
 use crate::session::is_pending;
 use crate::snapshot::{IMPORTED, RequestRow};
 use crate::store::Order;
@@ -154,7 +154,7 @@ impl<'a> Agreement<'a> {
             self.wrong(SESSIONS, say("it stands under another id"));
         }
         let listed: Option<SessionSummary> = self.row(BY_OWNER, owner_key(&session).as_bytes());
-        if listed.is_some_and(|listed| listed != summary(&session))
+        if listed.is_some_and(|listed| listed != session.summary())
             || !self.there(BY_OWNER, owner_key(&session).as_bytes())
         {
             self.wrong(BY_OWNER, say("it is not listed as it is"));

@@ -7,15 +7,10 @@ use alpine_testkit::Fault;
 
 fn next(world: &World, request: &str) -> Option<String> {
     let session = world.session(request);
-    let read = world.engine.ledger.read(|snapshot| {
-        next_step(
-            snapshot,
-            &session.session_id,
-            session.state,
-            session.destroy_pending,
-            session.opencode_url.as_deref(),
-        )
-    });
+    let read = world
+        .engine
+        .ledger
+        .read(|snapshot| next_step(snapshot, &session.summary()));
     read.unwrap()
 }
 

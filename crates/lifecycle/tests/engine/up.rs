@@ -615,7 +615,7 @@ async fn a_request_that_is_carried_on_has_to_bring_its_variables_again() {
     let same = " --allow-unsandboxed --no-browser --env 'SPELLED=…' --env TOKEN";
     world.fake.fault("install", Fault::Hang, 1);
     let limited = UpRequest {
-        timeout: Some(Duration::from_millis(300)),
+        timeout: Some(Duration::from_secs(1)),
         ..request()
     };
     let failure = world.engine.up(limited).await.unwrap_err();
@@ -624,7 +624,7 @@ async fn a_request_that_is_carried_on_has_to_bring_its_variables_again() {
     let refused = world.engine.up(up_request("one")).await.unwrap_err();
     assert_eq!((refused.code, refused.exit_code), (ErrorCode::Usage, 1));
     assert!(refused.cause.contains("`SPELLED`"), "{}", refused.cause);
-    let limited = same.replace("--env 'S", "--timeout 300ms --env 'S");
+    let limited = same.replace("--env 'S", "--timeout 1s --env 'S");
     assert!(
         refused.next_step.ends_with(&limited),
         "{}",

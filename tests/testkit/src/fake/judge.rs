@@ -3,7 +3,7 @@
 use super::store::{Locked, Sandbox};
 use super::tree;
 use super::types::{Violation, ViolationKind};
-use alpine_provider_api::{ErrorKind, Meta, ProviderError};
+use alpine_provider_api::{Call, ErrorKind, Meta, ProviderError, SandboxId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -153,4 +153,28 @@ fn holds(value: &Value, secret: &str) -> bool {
             .any(|(name, field)| name.contains(secret) || holds(field, secret)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+/// A call of a method, to be judged.
+pub(super) fn judge<'a>(
+    method: &'static str,
+    call: &'a Call,
+    id: Option<&'a SandboxId>,
+) -> Judge<'a> {
+    Judge {
+        method,
+        meta: &call.meta,
+        sandbox_id: id.map(SandboxId::as_str),
+    }
+}
+
+/// A call that says nothing of who asks.
+pub(super) fn nobodys_call() -> Call {
+    Call::quiet(Meta {
+        operation_id: String::new(),
+        fence: 0,
+        attempt: 0,
+        deadline_ms: 0,
+        traceparent: None,
+    })
 }

@@ -1,7 +1,7 @@
 //! The provider that the engine sees: takes each call's fault, does the work under the lock, writes the outcome down.
 
 use super::command;
-use super::judge::{Judge, public, shortened};
+use super::judge::{Judge, judge, nobodys_call, public, shortened};
 use super::look::{inspect, list, open_agent, running_workspace};
 use super::real;
 use super::store::{CallLine, Locked, Store};
@@ -150,25 +150,6 @@ impl FakeProvider {
         call.progress(method, 1, Some(1));
         reply
     }
-}
-
-fn judge<'a>(method: &'static str, call: &'a Call, id: Option<&'a SandboxId>) -> Judge<'a> {
-    Judge {
-        method,
-        meta: &call.meta,
-        sandbox_id: id.map(SandboxId::as_str),
-    }
-}
-
-/// A call that says nothing of who asks.
-fn nobodys_call() -> Call {
-    Call::quiet(Meta {
-        operation_id: String::new(),
-        fence: 0,
-        attempt: 0,
-        deadline_ms: 0,
-        traceparent: None,
-    })
 }
 
 fn take_fault(store: &Locked, method: &str) -> Option<Fault> {
