@@ -30,7 +30,7 @@ pub(crate) fn down_again(request: &DownRequest) -> String {
     words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
     let limit = request
         .timeout
-        .map(|limit| format!("{}ms", limit.as_millis().max(1)));
+        .map(|limit| span(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)));
     for (flag, value) in [
         ("--discard", request.discard.as_deref()),
         ("--reason", request.reason.as_deref()),
@@ -40,6 +40,14 @@ pub(crate) fn down_again(request: &DownRequest) -> String {
     }
     let words: Vec<_> = words.into_iter().map(quoted).collect();
     words.join(" ")
+}
+
+/// A time limit as it is given.
+fn span(ms: u64) -> String {
+    match ms % 1000 {
+        0 => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
 }
 
 /// Every choice is spelled out: what it says does not depend on what is configured where it is pasted.
@@ -58,7 +66,7 @@ fn command(new: &NewSession, id: &[&str]) -> String {
         (kept.no_browser, "--no-browser"),
     ];
     words.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
-    let limit = kept.timeout_ms.map(|limit| format!("{limit}ms"));
+    let limit = kept.timeout_ms.map(span);
     words.extend(limit.iter().flat_map(|limit| ["--timeout", limit]));
     let variable = |name: &String| match kept.spelled.contains(name) {
         true => format!("{name}={UNKEPT}"),
