@@ -170,6 +170,7 @@ fn without_a_token_nothing_is_begun_and_with_public_nothing_is_asked() {
         cause.contains("none was sent: a token (`GITHUB_TOKEN`)"),
         "{failure:#}"
     );
+    assert_eq!(failure["next_step"], "alpine config", "which says where");
 
     let public = GitServer::start(&remote.program.env.root().join("repos"));
     let up = remote.program.json(

@@ -161,13 +161,6 @@ async fn one_that_hangs_or_never_answers_is_a_timeout_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn what_it_prints_is_captured() {
-    let (_directory, subject) = misbehaving(By::Hosted, "print");
-    let error = exec(&subject.port(), 5000).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
-}
-
-#[tokio::test]
 async fn a_flood_is_held_up_and_the_answer_arrives() {
     let bystander = Bystander::start().await;
     for by in [By::Hosted, By::InProcess] {
