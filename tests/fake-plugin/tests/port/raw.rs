@@ -191,6 +191,25 @@ async fn a_provider_of_the_first_version_is_still_understood() {
     }
 }
 
+/// The requests of a host of version 1, as they were recorded: never to be recorded anew.
+#[test]
+fn a_host_of_the_first_version_is_still_answered() {
+    let state = tempfile::tempdir().unwrap();
+    let said = std::process::Command::new("/usr/bin/python3")
+        .arg(fixture("host.py"))
+        .arg(env!("CARGO_BIN_EXE_fake-plugin"))
+        .arg(fixture("host-v1.json"))
+        .arg(state.path().join("fake"))
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{said:?}");
+    let answers: Value = serde_json::from_slice(&said.stdout).unwrap();
+    for method in Method::ALL {
+        let answer = &answers[method.id().to_string()];
+        assert_eq!(answer[0], 16, "{method}: {answer}");
+    }
+}
+
 /// Every field that was answered was read; those that came later have their defaults.
 fn assert_within(answered: &Value, read: &Value, method: &str) {
     match (answered, read) {
