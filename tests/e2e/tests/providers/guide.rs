@@ -102,3 +102,28 @@ fn the_commands_for_python_work_as_they_stand_there() {
 fn the_commands_for_rust_work_as_they_stand_there() {
     works(2, copied);
 }
+
+#[test]
+fn the_smallest_program_answers() {
+    let (_, rest) = GUIDE
+        .split_once("<!-- smallest -->\n```python\n")
+        .expect("a program");
+    let (text, _) = rest.split_once("```").expect("its end");
+    let world = World::new();
+    let file = world.env.root().join("tiny.py");
+    fs::write(&file, text).expect("a file");
+    protect(&file, 0o755);
+    let check = [
+        "provider",
+        "check",
+        shown(&file),
+        "--only",
+        "describe.again",
+    ];
+    // It has no sandboxes that could be looked for afterwards, which is told, too.
+    let report = alpine_testkit::json(&world.run(&crate::support::with_json(&check)));
+    assert_eq!(
+        report["counts"],
+        serde_json::json!({ "passed": 1, "failed": 0, "skipped": 0 })
+    );
+}
