@@ -79,6 +79,10 @@ impl Config {
     }
 
     pub(crate) fn isolation(&self) -> Isolation {
+        self.isolation_in(&self.network)
+    }
+
+    fn isolation_in(&self, network: &str) -> Isolation {
         let limit = |is_set: bool| if is_set { "enforced" } else { "none" }.to_owned();
         Isolation {
             tier: "container".to_owned(),
@@ -90,14 +94,18 @@ impl Config {
                 ("cpu".to_owned(), limit(self.cpus.is_some())),
                 ("pids".to_owned(), limit(self.pids.is_some())),
             ]),
-            missing: Vec::new(),
+            missing: shared_with(network)
+                .map(no_network_of_its_own)
+                .into_iter()
+                .collect(),
         }
     }
 
     /// The isolation of a container that was made so. An engine leaves a limit out that it can't keep, without an error: podman
-    /// does for an ordinary user whose cgroup is not delegated.
+    /// does for an ordinary user whose cgroup is not delegated. Which network the word `default` is, it alone knows.
     pub(crate) fn isolation_of(&self, made: &HostConfig) -> Isolation {
-        let mut isolation = self.isolation();
+        let network = made.network_mode.as_deref();
+        let mut isolation = self.isolation_in(network.unwrap_or(&self.network));
         let kept = [
             ("memory", self.memory.is_some(), made.memory),
             ("cpu", self.cpus.is_some(), made.nano_cpus),
@@ -119,10 +127,61 @@ impl Config {
     }
 }
 
+/// Whose network a sandbox has that has none of its own.
+fn shared_with(network: &str) -> Option<&'static str> {
+    match network.split_once(':') {
+        None if network == "host" => Some("this machine's interfaces are inside"),
+        Some(("container", _)) => Some("another container's interfaces are inside"),
+        Some(("ns", _)) => Some("the interfaces of a namespace that exists are inside"),
+        None | Some(_) => None,
+    }
+}
+
+fn no_network_of_its_own(why: &str) -> MissingLayer {
+    MissingLayer {
+        what: "network namespace".to_owned(),
+        why: why.to_owned(),
+        fix: "set `network` to \"none\", or to a network of the sandbox's own".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Config;
     use bollard::models::HostConfig;
+
+    #[test]
+    fn a_network_that_is_not_the_sandboxs_own_is_a_missing_layer() {
+        let missing = |network: &str, made: Option<&str>| {
+            let table = serde_json::json!({"socket": "/s", "image": "i", "network": network});
+            let config: Config = serde_json::from_value(table).unwrap();
+            let made = HostConfig {
+                network_mode: made.map(str::to_owned),
+                ..HostConfig::default()
+            };
+            [config.isolation(), config.isolation_of(&made)].map(|isolation| {
+                let missing = isolation.missing.into_iter();
+                missing.map(|it| it.what).collect::<Vec<_>>()
+            })
+        };
+        let nothing: [&str; 0] = [];
+        for own in [
+            "none",
+            "bridge",
+            "slirp4netns",
+            "slirp4netns:mtu=1500",
+            "hostile",
+        ] {
+            assert_eq!(missing(own, Some(own)), [nothing, nothing], "{own}");
+        }
+        for shared in ["host", "container:other", "ns:/proc/1/ns/net"] {
+            let both = [["network namespace"], ["network namespace"]];
+            assert_eq!(missing(shared, Some(shared)), both, "{shared}");
+            assert_eq!(missing(shared, None), both, "{shared}");
+        }
+        let found = missing("default", Some("host"));
+        assert_eq!(found, [vec![], vec!["network namespace"]]);
+    }
 
     #[test]
     fn a_limit_that_the_engine_left_out_is_not_said_to_hold() {

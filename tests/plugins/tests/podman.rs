@@ -4,6 +4,10 @@
 mod contract;
 #[path = "podman/engine.rs"]
 mod engine;
+#[path = "podman/gate.rs"]
+mod gate;
+#[path = "podman/killed.rs"]
+mod killed;
 #[path = "podman/scenarios.rs"]
 mod scenarios;
 #[path = "podman/world.rs"]

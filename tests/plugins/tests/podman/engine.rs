@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -33,6 +34,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn start() -> Self {
+        set_up();
         let directory = TempDir::with_prefix("alpine-podman-").unwrap();
         let at = directory.path();
         fs::write(at.join("containers.conf"), SETTINGS).unwrap();
@@ -50,7 +52,7 @@ impl Engine {
             .stdout(Stdio::null())
             .stderr(fs::File::create(at.join("service.log")).unwrap())
             .spawn()
-            .expect("podman: run tests/setup");
+            .expect("podman");
         let mut engine = Self { service, directory };
         engine.wait();
         engine
@@ -62,13 +64,22 @@ impl Engine {
 
     /// Runs podman beside the provider, as a user would.
     pub(crate) fn podman(&self, arguments: &[&str]) -> String {
-        run(podman(self.directory.path()).args(arguments))
+        self.try_podman(arguments).unwrap()
     }
 
-    /// Whether it can hold a container to limits and pause it. An ordinary user's podman can't under cgroups of version 1.
+    /// The same, which may be refused.
+    pub(crate) fn try_podman(&self, arguments: &[&str]) -> Result<String, String> {
+        output_of(podman(self.directory.path()).args(arguments))
+    }
+
+    /// Whether it can hold a container to limits and pause it. An ordinary user's podman can't under cgroups of version 1; the
+    /// superuser's that can't proves too little.
     pub(crate) fn has_cgroups(&self) -> bool {
         let format = "{{len .Host.CgroupControllers}}";
-        self.podman(&["info", "--format", format]) != "0\n"
+        let has_some = self.podman(&["info", "--format", format]) != "0\n";
+        let is_superuser = rustix::process::geteuid().is_root();
+        assert!(has_some || !is_superuser, "podman has no cgroups here");
+        has_some
     }
 
     fn wait(&mut self) {
@@ -154,10 +165,27 @@ fn podman(at: &Path) -> Command {
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command.output().expect("podman: run tests/setup");
+    output_of(command).unwrap()
+}
+
+/// What it says; or, if it fails, its complaint.
+fn output_of(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| error.to_string());
+    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(format!("{command:?}: {complaint}")),
+    }
+}
+
+/// Has what is missing of Debian's podman installed, once; fails where that can't be.
+fn set_up() {
+    static DONE: OnceLock<()> = OnceLock::new();
+    DONE.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../setup");
+        run(Command::new(script).arg("podman"));
+    });
 }
 
 /// Makes an image of BusyBox alone.
@@ -168,7 +196,7 @@ fn import(at: &Path) {
     }
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
     let busybox = busybox.iter().find(|path| path.is_file());
-    let busybox = busybox.expect("busybox: run tests/setup");
+    let busybox = busybox.expect("busybox");
     fs::copy(busybox, root.join("bin/busybox")).unwrap();
     for name in run(Command::new(busybox).arg("--list")).lines() {
         if name != "busybox" {

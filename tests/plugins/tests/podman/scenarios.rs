@@ -228,13 +228,16 @@ async fn a_container_that_nothing_has_cleaned_up_after_has_ended() {
 #[tokio::test]
 async fn a_paused_container_is_thawed_and_stopped() {
     let world = world(&[("README.md", "hello\n")]);
-    if !world.engine.has_cgroups() {
-        // Then there are no paused containers.
-        return;
-    }
     world.provision("sbx_a").await;
     world.sync("sbx_a").await;
-    world.engine.podman(&["pause", "alpine-sbx_a"]);
+    let paused = world.engine.try_podman(&["pause", "alpine-sbx_a"]);
+    if !world.engine.has_cgroups() {
+        // Then no container is ever paused, and one that can't be is stopped as any other.
+        let refusal = paused.expect_err("nothing can be paused without cgroups");
+        assert!(refusal.contains("cgroup"), "{refusal}");
+    } else if let Err(complaint) = paused {
+        panic!("{complaint}");
+    }
     let running = [("sbx_a".to_owned(), SandboxState::Running)];
     assert_eq!(listed(&world).await, running);
     world.stop("sbx_a", 1000).await;
@@ -246,19 +249,26 @@ async fn a_paused_container_is_thawed_and_stopped() {
 #[tokio::test]
 async fn limits_and_the_network_are_as_configured_and_a_missing_engine_or_image_is_said() {
     let world = world(&[]);
-    world.provision("sbx_a").await;
+    let request = world.request("sbx_a");
+    let made = world.provider().provision(&call(1), request).await.unwrap();
     let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.NetworkMode}}";
     let limits = world
         .engine
         .podman(&["inspect", "--format", format, "alpine-sbx_a"]);
-    let held = if world.engine.has_cgroups() {
-        "134217728 1500000000 64 none\n"
+    let (held, said) = if world.engine.has_cgroups() {
+        ("134217728 1500000000 64 none\n", "enforced")
     } else {
-        "0 0 0 none\n"
+        ("0 0 0 none\n", "none")
     };
     assert_eq!(limits, held);
+    assert!(made.isolation.limits.values().all(|it| it == said));
     let links = world.sh("sbx_a", "ls /sys/class/net").await;
     assert_eq!(links, "lo\n");
+    let crowd = "for it in $(seq 100); do sleep 600 >/dev/null 2>&1 & done; echo all";
+    let (reply, stdout, stderr) = world.run("sbx_a", &["sh", "-c", crowd], Vec::new()).await;
+    let stderr = String::from_utf8(stderr).unwrap();
+    let is_held = stderr.contains("can't fork") && stdout.is_empty();
+    assert_eq!(is_held, said == "enforced", "{reply:?}: {stderr}");
     let mut config = world.config();
     config.image = "localhost/no-such-image:1".to_owned();
     let place = Place {

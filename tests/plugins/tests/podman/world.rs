@@ -94,14 +94,18 @@ impl World {
         self.provider().provision(&call(1), request).await.unwrap();
     }
 
-    pub(crate) async fn sync(&self, name: &str) {
-        let request = SyncRepoRequest {
+    pub(crate) fn sync_request(&self, name: &str) -> SyncRepoRequest {
+        SyncRepoRequest {
             sandbox_id: id(name),
             repo: RepoUrl::parse(self.repo.path.to_str().unwrap(), Path::new("/")).unwrap(),
             branch: BranchName::new("main").unwrap(),
             commit: CommitId::new(&self.repo.head).unwrap(),
             credential: None,
-        };
+        }
+    }
+
+    pub(crate) async fn sync(&self, name: &str) {
+        let request = self.sync_request(name);
         let head = self
             .provider()
             .sync_repo(&call(1), request)
