@@ -284,6 +284,22 @@ fn a_program_is_no_library() {
 }
 
 #[test]
+fn a_shared_library_is_no_program() {
+    let world = World::new();
+    let path = world.library(Some(MANIFEST), "alpine_provider_v1", &[]);
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let refusal = vet(&path, &expecting(Kind::Exec)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::NotExecutable);
+    let found = "a shared library: its `kind` is \"dylib\"";
+    assert_eq!(refusal.found, found);
+    // Programs of every form are.
+    for flags in [&["-pie"][..], &["-no-pie"], &["-static"], &["-static-pie"]] {
+        let path = world.program(flags);
+        assert!(vet(&path, &expecting(Kind::Exec)).is_ok(), "{flags:?}");
+    }
+}
+
+#[test]
 fn a_file_that_ends_early_is_refused_at_every_length() {
     let world = World::new();
     let step = good().len() / 97;
