@@ -122,8 +122,8 @@ fn a_library_is_kept_without_the_permission_to_be_run() {
     let world = World::new();
     // As cargo and most linkers leave it.
     let path = world.file("good.so", good(), 0o755);
-    let locked = Store::new(world.path("plugins")).lock().unwrap();
-    let kept = locked.keep(&open(&path).unwrap()).unwrap();
+    let locked = Store::new(world.path("plugins")).lock(|| false).unwrap();
+    let kept = locked.keep(&open(&path).unwrap(), || false).unwrap();
     assert_eq!(kept.kind, Kind::Dylib);
     let mode = fs::metadata(&kept.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o444);
