@@ -8,9 +8,9 @@ pub(crate) use subject::Checkable;
 
 use crate::config::{Origin, ProviderTable};
 use crate::ended;
-use alpine_lifecycle::{ErrorCode, Failure, quoted, shortened};
+use alpine_lifecycle::{ErrorCode, Failure, Interrupt, quoted, shortened};
 use alpine_provider_api::{
-    ErrorKind, OpenRequest, ProviderError, Redactor, SandboxProvider, Secret,
+    ErrorKind, OpenRequest, ProviderError, Redactor, Retry, SandboxProvider, Secret,
 };
 use alpine_provider_port::{PortConfig, PortProvider, Source, Timings, abi};
 use alpine_provider_store::{Expectation, Isolation, Kind, Reason, Refusal, Vetted, vet};
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// The versions of the boundary that are spoken here.
@@ -98,13 +99,34 @@ impl Plugin {
         self.0.checked().map(|_| ())
     }
 
-    /// Checks the file, and starts it: before anything is recorded that only it could take back.
+    /// Checks the file, and starts it, unless the limit passes or a signal comes: before anything is recorded that only it
+    /// could take back. `again` is the command that asks for the same.
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and what its start ends with.
-    pub(crate) async fn start(&self) -> Result<(), Failure> {
+    pub(crate) async fn start(
+        &self,
+        limit: Duration,
+        interrupt: &Interrupt,
+        again: &str,
+    ) -> Result<(), Failure> {
+        let mut interrupt = interrupt.clone();
+        tokio::select! {
+            started = tokio::time::timeout(limit, self.started()) => {
+                started.unwrap_or_else(|_| Err(not_started_in(limit).next(again)))
+            }
+            signal = interrupt.raised() => Err(Failure::signalled(signal).next(again)),
+        }
+    }
+
+    async fn started(&self) -> Result<(), Failure> {
         self.file().await?;
-        match self.describe().await {
+        let mut answer = self.describe().await;
+        if answer.as_ref().is_err_and(|error| error.kind.has_crashed()) {
+            // One that died for a reason that has passed keeps nobody from their session.
+            answer = self.describe().await;
+        }
+        match answer {
             Ok(_) => Ok(()),
             Err(error) => Err(self.0.setup.not_started(&error)),
         }
@@ -201,8 +223,18 @@ impl PluginSetup {
             self.name,
             nameless(&self.name, &error.message)
         );
-        Failure::new(code, cause).next(next)
+        let mut failure = Failure::new(code, cause).next(next);
+        failure.retryable |= error.retry == Retry::Transient;
+        failure
     }
+}
+
+fn not_started_in(limit: Duration) -> Failure {
+    let cause = format!(
+        "the provider did not start within the operation's {} s",
+        limit.as_secs_f32()
+    );
+    Failure::new(ErrorCode::Timeout, cause)
 }
 
 /// What a provider's failure says, without whose it is: that was just told.
@@ -220,7 +252,27 @@ fn code_of(kind: ErrorKind) -> ErrorCode {
         ErrorKind::ConfigInvalid | ErrorKind::InvalidArgument => ErrorCode::ConfigInvalid,
         ErrorKind::Unsupported => ErrorCode::ProviderIncompatible,
         ErrorKind::Timeout => ErrorCode::Timeout,
-        _ => ErrorCode::ProviderCrashed,
+        ErrorKind::Crashed | ErrorKind::Internal => ErrorCode::ProviderCrashed,
+        ErrorKind::IsolationUnavailable => ErrorCode::SandboxUnavailable,
+        // It runs, and says why it can't work: no sandbox is made.
+        ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Fenced
+        | ErrorKind::Destroyed
+        | ErrorKind::AuthRejected
+        | ErrorKind::BranchNotFound
+        | ErrorKind::CommitNotFound
+        | ErrorKind::Unreachable
+        | ErrorKind::InstallFailed
+        | ErrorKind::AgentNotReady
+        | ErrorKind::WorkspaceLost
+        | ErrorKind::TooLarge
+        | ErrorKind::Corrupt
+        | ErrorKind::NoSpace
+        | ErrorKind::Cancelled
+        | ErrorKind::Io
+        | ErrorKind::Unknown
+        | _ => ErrorCode::SandboxProvisionFailed,
     }
 }
 
@@ -259,4 +311,44 @@ pub(crate) fn refused(name: Option<&str>, refusal: &Refusal) -> Failure {
     };
     let who = name.map_or("the file".to_owned(), |name| format!("provider `{name}`"));
     Failure::new(code, format!("{who} is refused: {refusal}")).next(&refusal.remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code_of;
+    use alpine_provider_api::ErrorKind;
+    use expect_test::expect;
+
+    #[test]
+    fn what_a_start_that_fails_is_called() {
+        let row = |kind: ErrorKind| format!("{}: {}\n", kind.as_str(), code_of(kind));
+        let table: String = ErrorKind::ALL.into_iter().map(row).collect();
+        expect![[r#"
+            invalid_argument: ERR_CONFIG_INVALID
+            not_found: ERR_SANDBOX_PROVISION_FAILED
+            conflict: ERR_SANDBOX_PROVISION_FAILED
+            fenced: ERR_SANDBOX_PROVISION_FAILED
+            destroyed: ERR_SANDBOX_PROVISION_FAILED
+            unsupported: ERR_PROVIDER_INCOMPATIBLE
+            isolation_unavailable: ERR_SANDBOX_UNAVAILABLE
+            auth_rejected: ERR_SANDBOX_PROVISION_FAILED
+            branch_not_found: ERR_SANDBOX_PROVISION_FAILED
+            commit_not_found: ERR_SANDBOX_PROVISION_FAILED
+            unreachable: ERR_SANDBOX_PROVISION_FAILED
+            config_invalid: ERR_CONFIG_INVALID
+            install_failed: ERR_SANDBOX_PROVISION_FAILED
+            agent_not_ready: ERR_SANDBOX_PROVISION_FAILED
+            workspace_lost: ERR_SANDBOX_PROVISION_FAILED
+            too_large: ERR_SANDBOX_PROVISION_FAILED
+            corrupt: ERR_SANDBOX_PROVISION_FAILED
+            no_space: ERR_SANDBOX_PROVISION_FAILED
+            cancelled: ERR_SANDBOX_PROVISION_FAILED
+            timeout: ERR_TIMEOUT
+            crashed: ERR_PROVIDER_CRASHED
+            io: ERR_SANDBOX_PROVISION_FAILED
+            internal: ERR_PROVIDER_CRASHED
+            unknown: ERR_SANDBOX_PROVISION_FAILED
+        "#]]
+        .assert_eq(&table);
+    }
 }

@@ -232,6 +232,29 @@ fn why_a_provider_does_not_start_is_told_once() {
     assert_eq!(cause.matches(why).count(), 1, "{cause}");
 }
 
+/// It has not died: it said what is wrong.
+#[test]
+fn what_a_provider_answers_at_its_start_is_told_as_what_it_is() {
+    let world = World::new();
+    let describe = "    def describe(self, _call, _request):\n";
+    for (kind, code, exit) in [
+        ("isolation_unavailable", "ERR_SANDBOX_UNAVAILABLE", 1),
+        ("no_space", "ERR_SANDBOX_PROVISION_FAILED", 2),
+    ] {
+        let raises = format!("{describe}        raise Failure('{kind}', 'no engine answers')\n");
+        let file = python_with(&world, describe, &raises);
+        world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+        let up = [&world.up("one")[..], &["--provider", "acme"]].concat();
+        let failed = world.fails(&up, code, exit);
+        assert_eq!(failed["retryable"], false, "{failed:#}");
+        let cause = text(&failed, "cause");
+        assert!(
+            cause.contains("did not start: no engine answers"),
+            "{cause}"
+        );
+    }
+}
+
 /// One document, its status, and the program's own time, where a provider does this wrong.
 #[test]
 fn what_a_provider_does_wrong_is_one_document_and_a_right_status() {
