@@ -17,7 +17,7 @@ use alpine_provider_store::{Expectation, Isolation, Kind, Reason, Refusal, Vette
 use rustix::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -221,12 +221,42 @@ impl PluginSetup {
         let cause = format!(
             "provider `{}` did not start: {}{tail}",
             self.name,
-            nameless(&self.name, &error.message)
+            self.remedied(&error)
         );
         let mut failure = Failure::new(code, cause).next(next);
         failure.retryable |= error.retry == Retry::Transient;
         failure
     }
+}
+
+impl PluginSetup {
+    /// What its start ended with, and what its author does about it.
+    fn remedied(&self, error: &ProviderError) -> String {
+        let message = nameless(&self.name, &error.message);
+        let Some(file) = &self.table.file else {
+            return message.to_owned();
+        };
+        let is_told = error.hint.is_some() || message.contains(": set `");
+        if file.value.kind != Kind::Dylib || error.kind != ErrorKind::Unsupported || is_told {
+            return message.to_owned();
+        }
+        let remedy = if message.contains("can't be loaded") {
+            "link it with all that it needs"
+        } else {
+            "build it anew against the header or the kit of this version"
+        };
+        format!("{}: {remedy}", by_path(message, &file.value.path))
+    }
+}
+
+/// A library is loaded by its descriptor; whoever reads of it knows its path.
+fn by_path(message: &str, path: &Path) -> String {
+    let descriptor = "/proc/self/fd/";
+    let Some((before, after)) = message.split_once(descriptor) else {
+        return message.to_owned();
+    };
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{before}{}{after}", path.display())
 }
 
 fn not_started_in(limit: Duration) -> Failure {
@@ -243,10 +273,7 @@ fn nameless<'m>(name: &str, message: &'m str) -> &'m str {
     message.strip_prefix(&whose).unwrap_or(message)
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "another crate's kinds, of which later versions have more"
-)]
+/// What a provider that does not start is told as.
 fn code_of(kind: ErrorKind) -> ErrorCode {
     match kind {
         ErrorKind::ConfigInvalid | ErrorKind::InvalidArgument => ErrorCode::ConfigInvalid,

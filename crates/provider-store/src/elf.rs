@@ -116,7 +116,7 @@ fn check_machine(opened: &Opened) -> Result<(), Refusal> {
             Reason::NotElf,
             path,
             "an ELF file",
-            "something else",
+            "something else: give the file that the linker made",
             command("file", path),
         )),
     }

@@ -207,7 +207,7 @@ fn check_panic(path: &Path, manifest: &Manifest, isolation: Isolation) -> Result
             Reason::Panic,
             path,
             "a library whose panics unwind, to run in this process",
-            "one built with `panic = \"abort\"`: set `isolation = \"process\"`, or build it anew",
+            "one built with `panic = \"abort\"`: remove its `isolation` in `config.toml`, or build it anew",
             command("alpine provider inspect", path),
         )),
     }

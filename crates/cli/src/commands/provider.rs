@@ -3,7 +3,7 @@
 mod check;
 
 use crate::args::ProviderCommand;
-use crate::config::{Config, LOCAL, Origin, ProviderTable, home, is_name, store};
+use crate::config::{Config, LOCAL, NAME_FORM, Origin, ProviderTable, home, is_name, store};
 use crate::output::Output;
 use crate::parse::usage;
 use crate::plugin::{self, refused};
@@ -241,7 +241,7 @@ fn may_be_added(work: &Work, name: &str) -> Result<(), Failure> {
     let next = "alpine provider list";
     if !is_name(name) {
         let shown: String = name.escape_debug().take(80).collect();
-        let cause = format!("`{shown}` is no name for a provider: use 1 to 64 of a-z, 0-9 and `-`");
+        let cause = format!("`{shown}` is no name for a provider: {NAME_FORM}");
         return Err(usage(cause, next));
     }
     if work.setup.names().any(|known| known == name) {

@@ -9,6 +9,7 @@ use crate::commands::open::{link, offer};
 use crate::config::Config;
 use crate::output::Output;
 use crate::parse::repeated;
+use crate::plugin::vet_provider;
 use crate::progress::Display;
 use crate::setup::ProviderSetup;
 use crate::view::UpDocument;
@@ -30,6 +31,10 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     let with = work.provider_setup(&config)?;
     let providers = work.setup.providers(&with)?;
     if let Err(unknown) = providers.get(&request.provider) {
+        // There may be settings for it, and no file.
+        let table = config.providers.get(&request.provider);
+        let why = table.and_then(|table| vet_provider(&request.provider, table).err());
+        let unknown = why.unwrap_or(unknown);
         return Err(match &config.provider_refused {
             Some(refused) if by_default => Failure {
                 cause: format!("{}: {}", refused.cause, unknown.cause),

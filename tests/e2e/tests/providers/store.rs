@@ -120,6 +120,10 @@ fn names() {
         let failure = world.fails(&arguments, "ERR_USAGE", 1);
         assert!(text(&failure, "cause").contains(wanted), "{failure:#}");
     }
+    let arguments = ["provider", "add", shown(&path), "--name=-a"];
+    let failure = world.fails(&arguments, "ERR_USAGE", 1);
+    let cause = text(&failure, "cause");
+    assert!(cause.contains("the first is not `-`"), "{cause}");
     world.fails(&["provider", "remove", "local"], "ERR_USAGE", 1);
     let left = fs::read_dir(world.env.alpine_home().join("plugins")).unwrap();
     assert_eq!(left.count(), 0, "what was refused is not kept");
