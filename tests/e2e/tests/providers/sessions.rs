@@ -107,7 +107,7 @@ fn a_session_is_brought_up_used_and_brought_down() {
 
 #[test]
 fn whatever_it_prints_standard_output_is_the_results() {
-    for way in [Way::Hosted, Way::Program] {
+    for way in WAYS {
         let world = world(way);
         let id = world.ready("one");
         let output = world.run(&["exec", &id, "--", "odd", "print", "hello"]);
@@ -122,6 +122,21 @@ fn whatever_it_prints_standard_output_is_the_results() {
         assert!(output.stderr.contains("hello"), "{way:?}: {output:#?}");
         world.done(&["down", &id]);
     }
+    // With a document on it, too.
+    let provider = |into: &Path| alpine_plugin_tests::build(into, "misbehaving/provider.c", &[]);
+    let world = World::new();
+    let file = world.env.root().join("provider");
+    fs::copy(provider(world.env.root()), &file).expect("a copy");
+    protect(&file, 0o755);
+    world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+    configured(&world, "isolation = 'in-process'\nconfig.fault = 'print'");
+    let output = world.run(&with_json(&world.up("one")));
+    let failure = alpine_testkit::json(&output);
+    let code = text(&failure, "error_code");
+    assert_eq!(code, "ERR_SANDBOX_PROVISION_FAILED", "{output:#?}");
+    assert_eq!(output.stdout.lines().count(), 1, "{output:#?}");
+    let said = "{\"schema_version\":\"v1\",\"state\":\"ready\"}\n";
+    assert!(output.stderr.contains(said), "{output:#?}");
 }
 
 #[test]
