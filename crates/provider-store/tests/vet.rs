@@ -468,7 +468,9 @@ fn what_aborts_on_a_panic_needs_its_own_process() {
     let refusal = vet(&path, &expected).unwrap_err();
     assert_eq!(refusal.reason, Reason::Panic);
     assert!(
-        refusal.found.contains("isolation = \"process\""),
+        refusal
+            .found
+            .contains("remove its `isolation` in `config.toml`"),
         "{refusal:?}"
     );
 }
