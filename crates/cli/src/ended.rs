@@ -1,5 +1,6 @@
 //! The end of this process: ours, or that of a library in it that called `exit`, which is never a success.
 
+use crate::output;
 use alpine_lifecycle::{ErrorCode, Failure};
 use alpine_provider_port::PortProvider;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +57,7 @@ pub(crate) fn told_by(tell: impl Fn(Failure) -> u8 + Send + Sync + 'static) {
 
 /// A library is about to be loaded into this process.
 pub(crate) fn guard() {
+    output::keep_standard_output();
     PortProvider::at_exit(|| {
         let (process, tell) = GUARDED.get()?;
         if OURS.swap(true, Ordering::AcqRel) || *process != std::process::id() {

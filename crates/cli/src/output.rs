@@ -5,10 +5,14 @@ use crate::{clean, ended, table};
 use alpine_lifecycle::Failure;
 use alpine_provider_api::{Redactor, StreamRedactor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::stdio::dup2_stdout;
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Where results, news and failures go, and in which form.
@@ -163,10 +167,26 @@ impl Output {
     }
 }
 
+/// Standard output, once descriptor 1 is for others; nothing where it could not be given away.
+static OWN: OnceLock<Option<File>> = OnceLock::new();
+
+fn own() -> Option<&'static File> {
+    OWN.get().and_then(Option::as_ref)
+}
+
+/// From now on standard output is for results alone: what others in this process print goes to standard error.
+pub(crate) fn keep_standard_output() {
+    OWN.get_or_init(|| {
+        let own = fcntl_dupfd_cloexec(io::stdout(), 0).ok()?;
+        dup2_stdout(io::stderr()).ok()?;
+        Some(File::from(own))
+    });
+}
+
 /// Whether a stream is a terminal.
 pub(crate) fn is_terminal(stream: Stream) -> bool {
     match stream {
-        Stream::Stdout => io::stdout().is_terminal(),
+        Stream::Stdout => own().map_or_else(|| io::stdout().is_terminal(), File::is_terminal),
         Stream::Stderr => io::stderr().is_terminal(),
     }
 }
@@ -180,10 +200,13 @@ const UNWRITTEN: u8 = 2;
 /// disk) must not look like success: the program ends here, and says why.
 pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
     let written = match stream {
-        Stream::Stdout => {
-            let mut out = io::stdout().lock();
-            out.write_all(bytes).and_then(|()| out.flush())
-        }
+        Stream::Stdout => match own() {
+            Some(mut own) => own.write_all(bytes),
+            None => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes).and_then(|()| out.flush())
+            }
+        },
         Stream::Stderr => io::stderr().lock().write_all(bytes),
     };
     match written {
@@ -202,7 +225,8 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) -> bool {
 /// Waits for a while, unless the reader of standard output has gone. Whether somebody still reads it.
 pub(crate) fn wait_while_read(span: Duration) -> bool {
     let stdout = io::stdout();
-    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let read = own().map_or_else(|| stdout.as_fd(), File::as_fd);
+    let mut watched = [PollFd::from_borrowed_fd(read, PollFlags::empty())];
     let until = Timespec {
         tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: span.subsec_nanos().into(),

@@ -8,17 +8,18 @@ pub(crate) use subject::Checkable;
 
 use crate::config::{Origin, ProviderTable};
 use crate::ended;
-use alpine_lifecycle::{ErrorCode, Failure, quoted, shortened};
+use alpine_lifecycle::{ErrorCode, Failure, Interrupt, quoted, shortened};
 use alpine_provider_api::{
-    ErrorKind, OpenRequest, ProviderError, Redactor, SandboxProvider, Secret,
+    ErrorKind, OpenRequest, ProviderError, Redactor, Retry, SandboxProvider, Secret,
 };
 use alpine_provider_port::{PortConfig, PortProvider, Source, Timings, abi};
 use alpine_provider_store::{Expectation, Isolation, Kind, Reason, Refusal, Vetted, vet};
 use rustix::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// The versions of the boundary that are spoken here.
@@ -98,13 +99,34 @@ impl Plugin {
         self.0.checked().map(|_| ())
     }
 
-    /// Checks the file, and starts it: before anything is recorded that only it could take back.
+    /// Checks the file, and starts it, unless the limit passes or a signal comes: before anything is recorded that only it
+    /// could take back. `again` is the command that asks for the same.
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and what its start ends with.
-    pub(crate) async fn start(&self) -> Result<(), Failure> {
+    pub(crate) async fn start(
+        &self,
+        limit: Duration,
+        interrupt: &Interrupt,
+        again: &str,
+    ) -> Result<(), Failure> {
+        let mut interrupt = interrupt.clone();
+        tokio::select! {
+            started = tokio::time::timeout(limit, self.started()) => {
+                started.unwrap_or_else(|_| Err(not_started_in(limit).next(again)))
+            }
+            signal = interrupt.raised() => Err(Failure::signalled(signal).next(again)),
+        }
+    }
+
+    async fn started(&self) -> Result<(), Failure> {
         self.file().await?;
-        match self.describe().await {
+        let mut answer = self.describe().await;
+        if answer.as_ref().is_err_and(|error| error.kind.has_crashed()) {
+            // One that died for a reason that has passed keeps nobody from their session.
+            answer = self.describe().await;
+        }
+        match answer {
             Ok(_) => Ok(()),
             Err(error) => Err(self.0.setup.not_started(&error)),
         }
@@ -201,10 +223,50 @@ impl PluginSetup {
         let cause = format!(
             "provider `{}` did not start: {}{tail}",
             self.name,
-            nameless(&self.name, &error.message)
+            self.remedied(&error)
         );
-        Failure::new(code, cause).next(next)
+        let mut failure = Failure::new(code, cause).next(next);
+        failure.retryable |= error.retry == Retry::Transient;
+        failure
     }
+}
+
+impl PluginSetup {
+    /// What its start ended with, and what its author does about it.
+    fn remedied(&self, error: &ProviderError) -> String {
+        let message = nameless(&self.name, &error.message);
+        let Some(file) = &self.table.file else {
+            return message.to_owned();
+        };
+        let is_told = error.hint.is_some() || message.contains(": set `");
+        if file.value.kind != Kind::Dylib || error.kind != ErrorKind::Unsupported || is_told {
+            return message.to_owned();
+        }
+        let remedy = if message.contains("can't be loaded") {
+            "link it with all that it needs"
+        } else {
+            "build it anew against the header or the kit of this version"
+        };
+        format!("{}: {remedy}", by_path(message, &file.value.path))
+    }
+}
+
+/// A library is loaded by its descriptor; whoever reads of it knows its path.
+fn by_path(message: &str, path: &Path) -> String {
+    let descriptor = "/proc/self/fd/";
+    let Some((before, after)) = message.split_once(descriptor) else {
+        return message.to_owned();
+    };
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{before}{}{after}", path.display())
+}
+
+fn not_started_in(limit: Duration) -> Failure {
+    let cause = format!(
+        "the provider did not start within the operation's {} s",
+        limit.as_secs_f32()
+    );
+    Failure::new(ErrorCode::Timeout, cause)
 }
 
 /// What a provider's failure says, without whose it is: that was just told.
@@ -213,16 +275,33 @@ fn nameless<'m>(name: &str, message: &'m str) -> &'m str {
     message.strip_prefix(&whose).unwrap_or(message)
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "another crate's kinds, of which later versions have more"
-)]
+/// What a provider that does not start is told as.
 fn code_of(kind: ErrorKind) -> ErrorCode {
     match kind {
         ErrorKind::ConfigInvalid | ErrorKind::InvalidArgument => ErrorCode::ConfigInvalid,
         ErrorKind::Unsupported => ErrorCode::ProviderIncompatible,
         ErrorKind::Timeout => ErrorCode::Timeout,
-        _ => ErrorCode::ProviderCrashed,
+        ErrorKind::Crashed | ErrorKind::Internal => ErrorCode::ProviderCrashed,
+        ErrorKind::IsolationUnavailable => ErrorCode::SandboxUnavailable,
+        // It runs, and says why it can't work: no sandbox is made.
+        ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Fenced
+        | ErrorKind::Destroyed
+        | ErrorKind::AuthRejected
+        | ErrorKind::BranchNotFound
+        | ErrorKind::CommitNotFound
+        | ErrorKind::Unreachable
+        | ErrorKind::InstallFailed
+        | ErrorKind::AgentNotReady
+        | ErrorKind::WorkspaceLost
+        | ErrorKind::TooLarge
+        | ErrorKind::Corrupt
+        | ErrorKind::NoSpace
+        | ErrorKind::Cancelled
+        | ErrorKind::Io
+        | ErrorKind::Unknown
+        | _ => ErrorCode::SandboxProvisionFailed,
     }
 }
 
@@ -261,4 +340,44 @@ pub(crate) fn refused(name: Option<&str>, refusal: &Refusal) -> Failure {
     };
     let who = name.map_or("the file".to_owned(), |name| format!("provider `{name}`"));
     Failure::new(code, format!("{who} is refused: {refusal}")).next(&refusal.remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code_of;
+    use alpine_provider_api::ErrorKind;
+    use expect_test::expect;
+
+    #[test]
+    fn what_a_start_that_fails_is_called() {
+        let row = |kind: ErrorKind| format!("{}: {}\n", kind.as_str(), code_of(kind));
+        let table: String = ErrorKind::ALL.into_iter().map(row).collect();
+        expect![[r#"
+            invalid_argument: ERR_CONFIG_INVALID
+            not_found: ERR_SANDBOX_PROVISION_FAILED
+            conflict: ERR_SANDBOX_PROVISION_FAILED
+            fenced: ERR_SANDBOX_PROVISION_FAILED
+            destroyed: ERR_SANDBOX_PROVISION_FAILED
+            unsupported: ERR_PROVIDER_INCOMPATIBLE
+            isolation_unavailable: ERR_SANDBOX_UNAVAILABLE
+            auth_rejected: ERR_SANDBOX_PROVISION_FAILED
+            branch_not_found: ERR_SANDBOX_PROVISION_FAILED
+            commit_not_found: ERR_SANDBOX_PROVISION_FAILED
+            unreachable: ERR_SANDBOX_PROVISION_FAILED
+            config_invalid: ERR_CONFIG_INVALID
+            install_failed: ERR_SANDBOX_PROVISION_FAILED
+            agent_not_ready: ERR_SANDBOX_PROVISION_FAILED
+            workspace_lost: ERR_SANDBOX_PROVISION_FAILED
+            too_large: ERR_SANDBOX_PROVISION_FAILED
+            corrupt: ERR_SANDBOX_PROVISION_FAILED
+            no_space: ERR_SANDBOX_PROVISION_FAILED
+            cancelled: ERR_SANDBOX_PROVISION_FAILED
+            timeout: ERR_TIMEOUT
+            crashed: ERR_PROVIDER_CRASHED
+            io: ERR_SANDBOX_PROVISION_FAILED
+            internal: ERR_PROVIDER_CRASHED
+            unknown: ERR_SANDBOX_PROVISION_FAILED
+        "#]]
+        .assert_eq(&table);
+    }
 }

@@ -4,7 +4,7 @@ use crate::manifest::{self, Manifest, SECTION};
 use crate::open::Opened;
 use crate::refusal::{Reason, Refusal, command};
 use object::elf::{
-    DF_1_PIE, DT_FLAGS_1, ET_DYN, ET_EXEC, Machine, PT_DYNAMIC, PT_LOAD, SHT_DYNSYM,
+    DF_1_PIE, DT_FLAGS_1, ET_DYN, ET_EXEC, Machine, PT_DYNAMIC, PT_INTERP, PT_LOAD, SHT_DYNSYM,
 };
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::{NativeEndian, ReadCache, ReadRef, elf};
@@ -116,7 +116,7 @@ fn check_machine(opened: &Opened) -> Result<(), Refusal> {
             Reason::NotElf,
             path,
             "an ELF file",
-            "something else",
+            "something else: give the file that the linker made",
             command("file", path),
         )),
     }
@@ -237,16 +237,28 @@ impl<'a, R: ReadRef<'a>> Image<'a, R> {
     fn is_program(&self) -> Result<(), Refusal> {
         let kind = self.header.e_type(NativeEndian);
         let is_load = |segment: &Segment| segment.p_type(NativeEndian) == PT_LOAD;
-        if (kind == ET_DYN || kind == ET_EXEC) && self.segments()?.iter().any(is_load) {
-            return Ok(());
+        let refuse = |found| {
+            let look = command("file", self.path);
+            Refusal::new(Reason::NotExecutable, self.path, "a program", found, look)
+        };
+        if !(kind == ET_DYN || kind == ET_EXEC) || !self.segments()?.iter().any(is_load) {
+            return Err(refuse("an ELF file of another type"));
         }
-        Err(Refusal::new(
-            Reason::NotExecutable,
-            self.path,
-            "a program",
-            "an ELF file of another type",
-            command("file", self.path),
-        ))
+        if kind == ET_DYN && !self.is_placed_program()? {
+            return Err(refuse("a shared library: its `kind` is \"dylib\""));
+        }
+        Ok(())
+    }
+
+    /// A program that can be loaded anywhere has a loader, or says what it is.
+    fn is_placed_program(&self) -> Result<bool, Refusal> {
+        for segment in self.segments()? {
+            let kind = segment.p_type(NativeEndian);
+            if kind == PT_INTERP || kind == PT_DYNAMIC && self.is_pie(segment)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn loadable(&self, segment: &Segment) -> Result<(), Refusal> {
@@ -264,18 +276,21 @@ impl<'a, R: ReadRef<'a>> Image<'a, R> {
 
     /// A program that can be loaded anywhere looks much like a library.
     fn not_a_program(&self, segment: &Segment) -> Result<(), Refusal> {
+        if self.is_pie(segment)? {
+            return Err(self.not_a_library("a program: its `kind` is \"exec\""));
+        }
+        Ok(())
+    }
+
+    fn is_pie(&self, segment: &Segment) -> Result<bool, Refusal> {
         let entries = segment
             .dynamic(NativeEndian, self.data)
             .map_err(|error| self.damaged(&error))?
             .unwrap_or_default();
-        let is_program = entries.iter().any(|entry| {
+        Ok(entries.iter().any(|entry| {
             let (tag, value) = (entry.d_tag(NativeEndian), entry.d_val(NativeEndian));
             tag == DT_FLAGS_1 && value & DF_1_PIE.0 != 0
-        });
-        if is_program {
-            return Err(self.not_a_library("a program: its `kind` is \"exec\""));
-        }
-        Ok(())
+        }))
     }
 
     fn not_a_library(&self, found: &str) -> Refusal {

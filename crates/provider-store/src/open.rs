@@ -106,7 +106,7 @@ fn finish(at: PathBuf, directory: &OwnedFd, name: &OsStr) -> Result<Opened, Refu
             Reason::NotAFile,
             &at,
             "a regular file",
-            told(kind),
+            format!("{}: give the path of the file itself", told(kind)),
             command("ls -ld", &at),
         ));
     }
@@ -140,7 +140,7 @@ fn refuse_link(at: &Path, file: &OwnedFd, found: &Stat) -> Result<(), Refusal> {
         Reason::Link,
         at,
         "a path without links",
-        format!("a link to `{shown}`"),
+        format!("a link to `{shown}`: name what it leads to"),
         command("realpath", at),
     ))
 }
@@ -153,7 +153,10 @@ fn trusted(at: &Path, found: &Stat) -> Result<(), Refusal> {
             Reason::Owner,
             at,
             "an owner that is root or you",
-            format!("the owner with user id {}", found.st_uid),
+            format!(
+                "the owner with user id {}: copy it to a place of your own, or `chown` it",
+                found.st_uid
+            ),
             command("ls -ld", at),
         ));
     }
@@ -202,7 +205,7 @@ fn not_there(path: &Path) -> Refusal {
         Reason::NotThere,
         path,
         "a provider's file",
-        "nothing",
+        "nothing: build or copy it anew",
         command("ls -ld", path),
     )
 }

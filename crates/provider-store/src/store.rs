@@ -4,21 +4,26 @@ use crate::digest::sha256;
 use crate::manifest::Manifest;
 use crate::open::{Opened, open};
 use crate::refusal::Refusal;
-use crate::vet::{Kind, inspect};
+use crate::vet::{Kind, LARGEST, inspect, look};
 use rustix::fd::AsFd;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// The file of pins, in the store.
 const PINS: &str = "providers.toml";
 /// What a file is called until it is whole; the lock makes its writer the only one.
 const PARTIAL: &str = "partial";
+/// How long it waits before it asks for the lock again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The directory of the providers that were added.
 #[derive(Clone, Debug)]
@@ -90,11 +95,12 @@ impl Store {
         self.directory.join(PINS)
     }
 
-    /// Makes the directory, for its user alone, and keeps others from changing it meanwhile.
+    /// Makes the directory, for its user alone, and keeps others from changing it meanwhile. It waits for them until
+    /// `stopped` says that nobody wants it any more.
     ///
     /// # Errors
     /// When it can't be made or locked.
-    pub fn lock(&self) -> Result<Locked, StoreError> {
+    pub fn lock(&self, stopped: impl Fn() -> bool) -> Result<Locked, StoreError> {
         let failed = |what| at(what, &self.directory);
         let made = DirBuilder::new()
             .recursive(true)
@@ -107,21 +113,38 @@ impl Store {
             .canonicalize()
             .map_err(failed("can't be found"))?;
         let lock = File::open(&directory).map_err(failed("can't be opened"))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|error| failed("can't be locked")(error.into()))?;
-        Ok(Locked { directory, lock })
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Locked { directory, lock }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if !stopped() => thread::sleep(PAUSE),
+                Err(error) => return Err(failed("can't be locked")(error.into())),
+            }
+        }
     }
 }
 
 impl Locked {
-    /// Copies an open file into the store, looks at the copy, and gives it the name of its digest.
+    /// Copies an open file that looks like a provider into the store, looks at the copy, and gives it the name of its
+    /// digest. It ends early where `stopped` says that nobody wants it any more.
     ///
     /// # Errors
-    /// When the copy is no provider, or can't be written.
-    pub fn keep(&self, source: &Opened) -> Result<Kept, StoreError> {
+    /// When the file or its copy is no provider, or it can't be written.
+    pub fn keep(&self, source: &Opened, stopped: impl Fn() -> bool) -> Result<Kept, StoreError> {
+        look(source)?;
         let partial = self.directory.join(PARTIAL);
+        let mut left = LARGEST;
         self.write(PARTIAL, 0o600, |file| {
-            sha256(source.file.as_fd(), |piece| file.write_all(piece)).map(|_| ())
+            let copied = sha256(source.file.as_fd(), |piece| {
+                // It may have grown since it was looked at.
+                left = left
+                    .checked_sub(piece.len() as u64)
+                    .ok_or(ErrorKind::FileTooLarge)?;
+                match stopped() {
+                    true => Err(ErrorKind::Interrupted.into()),
+                    false => file.write_all(piece),
+                }
+            });
+            copied.map(|_| ())
         })?;
         let kept = self.take(&partial, source);
         if kept.is_err() {
@@ -159,19 +182,17 @@ impl Locked {
         })
     }
 
-    /// Replaces the pins, and removes the files that none of them names.
+    /// Replaces the pins. What none of them names any more stays until it is swept.
     ///
     /// # Errors
     /// When the pins can't be written.
     pub fn pin(&self, pins: &[Pin]) -> Result<(), StoreError> {
         let text = text(pins);
         self.write(PARTIAL, 0o600, |file| file.write_all(text.as_bytes()))?;
-        self.rename(&self.directory.join(PARTIAL), &self.directory.join(PINS))?;
-        self.sweep(pins);
-        Ok(())
+        self.rename(&self.directory.join(PARTIAL), &self.directory.join(PINS))
     }
 
-    /// Removes what is named like a digest and is not pinned. What can't be removed harms nobody.
+    /// Removes what is named like a digest and is not pinned, and what is half of a file. What can't be removed harms nobody.
     pub fn sweep(&self, pins: &[Pin]) {
         let pinned: BTreeSet<&OsStr> = pins.iter().filter_map(|pin| pin.path.file_name()).collect();
         let is_digest = |name: &OsStr| {
@@ -183,7 +204,8 @@ impl Locked {
             .flatten()
         {
             let name = entry.file_name();
-            if is_digest(&name) && !pinned.contains(name.as_os_str()) {
+            let is_left = is_digest(&name) && !pinned.contains(name.as_os_str());
+            if is_left || name == PARTIAL {
                 drop(fs::remove_file(entry.path()));
             }
         }
@@ -204,9 +226,11 @@ impl Locked {
             .mode(mode)
             .open(&path)
             .map_err(at("can't be made", &path))?;
-        fill(&mut file)
-            .and_then(|()| file.sync_all())
-            .map_err(at("can't be written", &path))
+        let written = fill(&mut file).and_then(|()| file.sync_all());
+        written.map_err(|error| {
+            drop(fs::remove_file(&path));
+            at("can't be written", &path)(error)
+        })
     }
 
     /// Gives a whole file its name, on the disk too.

@@ -127,11 +127,18 @@ pub fn vet(path: &Path, expected: &Expectation) -> Result<Vetted, Refusal> {
 /// # Errors
 /// When it is neither a provider's library nor a program.
 pub fn inspect(opened: &Opened) -> Result<(Kind, Option<Manifest>, String), Refusal> {
+    let (kind, manifest) = look(opened)?;
+    Ok((kind, manifest, digest(opened)?))
+}
+
+/// The same by its size and structure alone: not all of it is read.
+pub(crate) fn look(opened: &Opened) -> Result<(Kind, Option<Manifest>), Refusal> {
+    check_size(opened)?;
     // A script that lacks its execute bit is told that, not that it is no library.
     let is_program = is_script(opened) || opened.executable && is_program(opened);
     let kind = if is_program { Kind::Exec } else { Kind::Dylib };
     let (manifest, _) = structure(opened, kind)?;
-    Ok((kind, manifest, digest(opened)?))
+    Ok((kind, manifest))
 }
 
 /// Size and structure: a library's manifest, and whether a program is a script.
@@ -200,7 +207,7 @@ fn check_panic(path: &Path, manifest: &Manifest, isolation: Isolation) -> Result
             Reason::Panic,
             path,
             "a library whose panics unwind, to run in this process",
-            "one built with `panic = \"abort\"`: set `isolation = \"process\"`, or build it anew",
+            "one built with `panic = \"abort\"`: remove its `isolation` in `config.toml`, or build it anew",
             command("alpine provider inspect", path),
         )),
     }

@@ -122,8 +122,8 @@ fn a_library_is_kept_without_the_permission_to_be_run() {
     let world = World::new();
     // As cargo and most linkers leave it.
     let path = world.file("good.so", good(), 0o755);
-    let locked = Store::new(world.path("plugins")).lock().unwrap();
-    let kept = locked.keep(&open(&path).unwrap()).unwrap();
+    let locked = Store::new(world.path("plugins")).lock(|| false).unwrap();
+    let kept = locked.keep(&open(&path).unwrap(), || false).unwrap();
     assert_eq!(kept.kind, Kind::Dylib);
     let mode = fs::metadata(&kept.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o444);
@@ -281,6 +281,22 @@ fn a_program_is_no_library() {
     let path = world.program(&["-pie"]);
     refused(&path, Reason::NotALibrary, "a program");
     assert_eq!(inspect(&open(&path).unwrap()).unwrap().0, Kind::Exec);
+}
+
+#[test]
+fn a_shared_library_is_no_program() {
+    let world = World::new();
+    let path = world.library(Some(MANIFEST), "alpine_provider_v1", &[]);
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let refusal = vet(&path, &expecting(Kind::Exec)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::NotExecutable);
+    let found = "a shared library: its `kind` is \"dylib\"";
+    assert_eq!(refusal.found, found);
+    // Programs of every form are.
+    for flags in [&["-pie"][..], &["-no-pie"], &["-static"], &["-static-pie"]] {
+        let path = world.program(flags);
+        assert!(vet(&path, &expecting(Kind::Exec)).is_ok(), "{flags:?}");
+    }
 }
 
 #[test]
@@ -452,7 +468,9 @@ fn what_aborts_on_a_panic_needs_its_own_process() {
     let refusal = vet(&path, &expected).unwrap_err();
     assert_eq!(refusal.reason, Reason::Panic);
     assert!(
-        refusal.found.contains("isolation = \"process\""),
+        refusal
+            .found
+            .contains("remove its `isolation` in `config.toml`"),
         "{refusal:?}"
     );
 }

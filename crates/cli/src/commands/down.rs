@@ -7,12 +7,15 @@ use crate::config::Config;
 use crate::output::Output;
 use crate::parse::usage;
 use crate::progress::Display;
+use crate::setup::ProviderSetup;
 use crate::signals;
 use crate::time;
 use crate::view::DownDocument;
 use crate::work::{Work, drive, runtime};
-use alpine_ledger::{Ledger, Retention};
-use alpine_lifecycle::{DownRequest, Failure, quoted};
+use alpine_ledger::{Ledger, Liveness, Retention, SessionRecord};
+use alpine_lifecycle::{
+    DownFlags, DownPlan, DownRequest, Engine, ErrorCode, Failure, plan_down, quoted,
+};
 use serde_json::Value;
 use std::path::Path;
 
@@ -55,7 +58,10 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
     let ledger = work.ledger(&config)?;
     let (watch, display) = Display::start(&work.output);
     let engine = work.engine(&config, ledger, providers, &with, watch, interrupt);
-    let ended = drive(runtime()?, engine.down(request));
+    let ended = drive(runtime()?, async {
+        start(&engine, &with, &request, &session).await?;
+        engine.down(request).await
+    });
     if ended.is_ok() {
         retain(&engine.ledger);
     }
@@ -81,6 +87,44 @@ pub(crate) fn run(work: &Work, args: DownArgs) -> Result<u8, Failure> {
         work.output.text(&text);
     }
     Ok(0)
+}
+
+/// Starts the session's provider, where the session could be left worse by one that does not start.
+async fn start(
+    engine: &Engine,
+    with: &ProviderSetup,
+    request: &DownRequest,
+    session: &SessionRecord,
+) -> Result<(), Failure> {
+    let flags = DownFlags {
+        retry_persist: request.retry_persist,
+        discard: request.discard.is_some(),
+    };
+    match plan_down(session.state, session.destroy_pending, flags) {
+        DownPlan::Close | DownPlan::CarryOn | DownPlan::RetryPersist | DownPlan::CleanUp => {}
+        // Whatever the provider does, these end as well as they can.
+        DownPlan::Discard | DownPlan::Refuse | DownPlan::Destroy | DownPlan::Replay => {
+            return Ok(());
+        }
+    }
+    let id = &session.session_id;
+    let is_held = engine.ledger.read(|snapshot| {
+        let lease = snapshot.lease(id)?;
+        Ok(lease.is_some_and(|lease| snapshot.holder_is_live(&lease) == Liveness::Live))
+    })?;
+    let Some(plugin) = with.plugins.get(&session.new.provider).filter(|_| !is_held) else {
+        return Ok(());
+    };
+    let limit = request.timeout.unwrap_or(engine.limits.down);
+    let again = format!("alpine down {id}");
+    let started = plugin.start(limit, &engine.interrupt, &again).await;
+    started.map_err(|mut failure| {
+        if failure.code == ErrorCode::SandboxProvisionFailed {
+            // It is an end that has failed, and no sandbox's making.
+            failure.code = ErrorCode::CloseFailed;
+        }
+        failure
+    })
 }
 
 /// How much is let go of at most, so that it takes no time that anybody notices.

@@ -3,17 +3,18 @@
 mod check;
 
 use crate::args::ProviderCommand;
-use crate::config::{Config, LOCAL, Origin, ProviderTable, home, is_name, store};
+use crate::config::{Config, LOCAL, NAME_FORM, Origin, ProviderTable, home, is_name, store};
 use crate::output::Output;
 use crate::parse::usage;
 use crate::plugin::{self, refused};
+use crate::signals;
 use crate::view::{
     AddedDocument, InspectedDocument, ProviderDocument, ProvidersDocument, RemovedDocument, VERSION,
 };
 use crate::work::Work;
 use alpine_ledger::SessionRecord;
-use alpine_lifecycle::{ErrorCode, Failure, quoted};
-use alpine_provider_store::{Kept, Pin, StoreError, inspect, open_named};
+use alpine_lifecycle::{ErrorCode, Failure, Interrupt, quoted};
+use alpine_provider_store::{Kept, Locked, Pin, StoreError, inspect, open_named};
 use std::path::Path;
 
 pub(crate) fn run(work: &Work, command: &ProviderCommand) -> Result<u8, Failure> {
@@ -132,24 +133,35 @@ fn add(work: &Work, file: &Path, name: Option<&str>) -> Result<u8, Failure> {
     let source = open_named(file).map_err(|refusal| refused(name, &refusal))?;
     let config = Config::load(&work.variables)?;
     home::make(&config.home.value)?;
-    let told = |error| failed(name, error);
-    let locked = store(&config.home.value).lock().map_err(told)?;
+    let interrupt = signals::interrupt()?;
+    let stopped = || interrupt.is_raised().is_some();
+    let again = || {
+        let name = name.map_or(String::new(), |name| format!(" --name {}", quoted(name)));
+        format!(
+            "alpine provider add {}{name}",
+            quoted(&file.to_string_lossy())
+        )
+    };
+    let told = |error| ended(&interrupt, again, failed(name, error));
+    let locked = store(&config.home.value).lock(stopped).map_err(told)?;
     // Read again: what another process pinned in the meantime stays.
     let config = Config::load(&work.variables)?;
     let before = config.providers.pins();
-    let kept = locked.keep(&source).map_err(told)?;
+    let kept = locked.keep(&source, stopped).map_err(told)?;
     let added = pinned(work, &config, &kept, name, file);
     let (pin, replaced, pins) = match added {
         Ok(added) => added,
         Err(failure) => {
-            locked.sweep(&before);
+            sweep(work, &config, &locked, &before);
             return Err(of_source(failure, &kept.path, &source.path));
         }
     };
     locked.pin(&pins).map_err(told)?;
-    if replaced.is_some() {
-        warn_of_its_sessions(work, &config, &pin.name);
+    if let Some(replaced) = &replaced {
+        let old = kept.path.with_file_name(replaced);
+        warn_of_its_sessions(work, &config, &pin.name, &old);
     }
+    sweep(work, &config, &locked, &pins);
     let document = AddedDocument::new(&pin.name, &kept, replaced);
     if work.output.json {
         work.output.document(&document);
@@ -229,7 +241,7 @@ fn may_be_added(work: &Work, name: &str) -> Result<(), Failure> {
     let next = "alpine provider list";
     if !is_name(name) {
         let shown: String = name.escape_debug().take(80).collect();
-        let cause = format!("`{shown}` is no name for a provider: use 1 to 64 of a-z, 0-9 and `-`");
+        let cause = format!("`{shown}` is no name for a provider: {NAME_FORM}");
         return Err(usage(cause, next));
     }
     if work.setup.names().any(|known| known == name) {
@@ -269,8 +281,11 @@ fn remove(work: &Work, name: &str) -> Result<u8, Failure> {
     {
         return Err(in_file(&config, name));
     }
-    let told = |error| failed(Some(name), error);
-    let locked = store(&config.home.value).lock().map_err(told)?;
+    let interrupt = signals::interrupt()?;
+    let again = || format!("alpine provider remove {}", quoted(name));
+    let told = |error| ended(&interrupt, again, failed(Some(name), error));
+    let stopped = || interrupt.is_raised().is_some();
+    let locked = store(&config.home.value).lock(stopped).map_err(told)?;
     let mut pins = Config::load(&work.variables)?.providers.pins();
     let at = pins
         .iter()
@@ -279,6 +294,7 @@ fn remove(work: &Work, name: &str) -> Result<u8, Failure> {
     is_free(work, &config, name)?;
     let pin = pins.remove(at);
     locked.pin(&pins).map_err(told)?;
+    sweep(work, &config, &locked, &pins);
     let document = RemovedDocument {
         schema_version: VERSION,
         name: pin.name,
@@ -293,27 +309,57 @@ fn remove(work: &Work, name: &str) -> Result<u8, Failure> {
 }
 
 /// Sessions of the one that is replaced need one that finds their sandboxes.
-fn warn_of_its_sessions(work: &Work, config: &Config, name: &str) {
+fn warn_of_its_sessions(work: &Work, config: &Config, name: &str, old: &Path) {
     if let Ok(ids) = needed_by(work, config, name)
         && !ids.is_empty()
     {
         let ids = ids.join(", ");
+        let old = quoted(&old.to_string_lossy());
+        let back = format!("alpine provider add {old} --name {name}");
         work.output.warning(&format!(
-            "{ids}: made by the provider `{name}` that this one replaces, which has to find their sandboxes"
+            "{ids}: made by the provider `{name}` that this one replaces, which has to find their sandboxes; to have the old one back: {}",
+            work.output.command(&back)
         ));
     }
 }
 
-/// The sessions, whoever's they are, that can't be brought down without that provider.
-fn needed_by(work: &Work, config: &Config, name: &str) -> Result<Vec<String>, Failure> {
-    let sessions: Vec<SessionRecord> = work.ledger_to_read(config)?.read(|snapshot| {
+/// Removes what no pin names, unless a session could still need it: of which file its provider was is not on record.
+fn sweep(work: &Work, config: &Config, locked: &Locked, pins: &[Pin]) {
+    let is_ours = |session: &SessionRecord| {
+        let name = &session.new.provider;
+        !work.setup.names().any(|known| known == name)
+    };
+    if unfinished(work, config).is_ok_and(|sessions| !sessions.iter().any(is_ours)) {
+        locked.sweep(pins);
+    }
+}
+
+/// What a wish to stop has cut short is told as that.
+fn ended(interrupt: &Interrupt, again: impl Fn() -> String, failure: Failure) -> Failure {
+    match interrupt.is_raised() {
+        Some(signal) => Failure {
+            cause: "interrupted: nothing was changed".to_owned(),
+            ..Failure::signalled(signal).next(again())
+        },
+        None => failure,
+    }
+}
+
+/// The sessions, whoever's they are, that have a sandbox or may have one.
+fn unfinished(work: &Work, config: &Config) -> Result<Vec<SessionRecord>, Failure> {
+    let sessions = work.ledger_to_read(config)?.read(|snapshot| {
         let mut sessions = snapshot.unfinished(None)?;
         for id in snapshot.pending_destroys()? {
             sessions.extend(snapshot.session(&id)?);
         }
         Ok(sessions)
     })?;
-    let mut ids: Vec<_> = sessions
+    Ok(sessions)
+}
+
+/// Those that can't be brought down without that provider.
+fn needed_by(work: &Work, config: &Config, name: &str) -> Result<Vec<String>, Failure> {
+    let mut ids: Vec<_> = unfinished(work, config)?
         .iter()
         .filter(|session| session.new.provider == name)
         .map(|session| session.session_id.to_string())

@@ -9,6 +9,7 @@ use crate::commands::open::{link, offer};
 use crate::config::Config;
 use crate::output::Output;
 use crate::parse::repeated;
+use crate::plugin::vet_provider;
 use crate::progress::Display;
 use crate::setup::ProviderSetup;
 use crate::view::UpDocument;
@@ -30,6 +31,10 @@ pub(crate) fn run(mut work: Work, args: UpArgs) -> Result<u8, Failure> {
     let with = work.provider_setup(&config)?;
     let providers = work.setup.providers(&with)?;
     if let Err(unknown) = providers.get(&request.provider) {
+        // There may be settings for it, and no file.
+        let table = config.providers.get(&request.provider);
+        let why = table.and_then(|table| vet_provider(&request.provider, table).err());
+        let unknown = why.unwrap_or(unknown);
         return Err(match &config.provider_refused {
             Some(refused) if by_default => Failure {
                 cause: format!("{}: {}", refused.cause, unknown.cause),
@@ -96,11 +101,8 @@ fn bring_up(
         // A provider that can't be used is told before there is a session that only it could end.
         if let Some(plugin) = with.plugins.get(&request.provider) {
             let limit = request.timeout.unwrap_or(engine.limits.up);
-            let mut interrupt = engine.interrupt.clone();
-            tokio::select! {
-                started = tokio::time::timeout(limit, plugin.start()) => started.unwrap_or_else(|_| Err(not_started_in(limit).next(request.again())))?,
-                signal = interrupt.raised() => return Err(Failure::signalled(signal).next(request.again())),
-            }
+            let again = request.again();
+            plugin.start(limit, &engine.interrupt, &again).await?;
         }
         let no_browser = request.no_browser;
         let mut outcome = engine.up(request).await?;
@@ -110,14 +112,6 @@ fn bring_up(
         }
         Ok(outcome)
     })
-}
-
-fn not_started_in(limit: Duration) -> Failure {
-    let cause = format!(
-        "the provider did not start within the operation's {} s",
-        limit.as_secs_f32()
-    );
-    Failure::new(ErrorCode::Timeout, cause)
 }
 
 /// Opens the browser with a link of its own, so that the one that is printed still works.

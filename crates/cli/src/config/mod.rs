@@ -9,7 +9,7 @@ mod variables;
 
 pub(crate) use environment::{for_git, for_sandboxes, proxy_secrets};
 pub(crate) use file::is_variable;
-pub(crate) use providers::{LOCAL, ProviderTable, ProviderTables, is_name};
+pub(crate) use providers::{LOCAL, NAME_FORM, ProviderTable, ProviderTables, is_name};
 pub(crate) use table::{Source, Table, duration};
 pub(crate) use variables::{Variables, is_secret};
 

@@ -3,7 +3,7 @@
 use super::file::is_variable;
 use super::table::{Source, Table};
 use super::{Origin, Setting, Variables, is_secret};
-use alpine_lifecycle::Failure;
+use alpine_lifecycle::{Failure, quoted};
 use alpine_provider_api::Secret;
 use alpine_provider_store::{Isolation, Kind, Pin};
 use serde_json::Value;
@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// The provider that is always compiled in.
 pub(crate) const LOCAL: &str = "local";
+
+/// What a name is made of.
+pub(crate) const NAME_FORM: &str = "use 1 to 64 of a-z, 0-9 and `-`, of which the first is not `-`";
 
 /// All providers that are not compiled in, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,9 +60,9 @@ impl ProviderTables {
     pub(super) fn read(&mut self, mut table: Table<'_>, origin: Origin) -> Result<(), Failure> {
         for (name, mut provider) in table.tables()? {
             if !is_name(&name) {
-                return Err(provider.refuse_whole(
-                    "is not a name for a provider: use 1 to 64 of a-z, 0-9 and `-`",
-                ));
+                return Err(
+                    provider.refuse_whole(&format!("is not a name for a provider: {NAME_FORM}"))
+                );
             }
             if name == LOCAL {
                 return Err(provider.refuse_whole("is compiled in: choose another name"));
@@ -207,7 +210,7 @@ fn file(table: &mut Table<'_>) -> Result<Option<ProviderFile>, Failure> {
         return Err(table.refuse(
             "sha256",
             &at,
-            "is missing: a library is loaded only where its digest is pinned",
+            &format!("is missing: a library is loaded only where its digest is pinned; `alpine provider inspect {}` prints it", quoted(&path)),
         ));
     }
     Ok(Some(ProviderFile {

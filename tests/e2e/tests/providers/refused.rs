@@ -45,13 +45,13 @@ fn files_that_are_no_library() {
         (
             "none.so",
             "ERR_PROVIDER_NOT_FOUND",
-            "found nothing",
+            "found nothing: build or copy it anew",
             "ls -ld",
         ),
         (
             "directory",
             "ERR_PROVIDER_INCOMPATIBLE",
-            "found a directory",
+            "found a directory: give the path of the file itself",
             "ls -ld",
         ),
         (
@@ -129,11 +129,16 @@ fn libraries_whose_entry_point_gives_the_wrong_thing() {
         (of(".abi_min = 2, .abi_max = 3"), "2"),
         (of(".open = 0"), "`open` is NULL"),
         (of(".flags = 1"), "panic=abort"),
+        (
+            "({ extern void nowhere(void); nowhere(); (const alpine_provider *)0; })".to_owned(),
+            "undefined symbol: nowhere: link it",
+        ),
     ] {
         let world = World::new();
         // A compound literal goes with its block; what is given has to stay.
         let provider = format!("({{ static alpine_provider given; given = *({given}); &given; }})");
-        let provider = if given == "0" { given } else { provider };
+        let is_plain = given == "0" || given.contains("nowhere");
+        let provider = if is_plain { given } else { provider };
         let path = compiled(&world, MANIFEST, &provider);
         let digest = sha256(&world, &path);
         for isolation in ["process", "in-process"] {
@@ -145,6 +150,9 @@ fn libraries_whose_entry_point_gives_the_wrong_thing() {
             let failure = world.fails(&world.up("one"), "ERR_PROVIDER_INCOMPATIBLE", 1);
             let cause = text(&failure, "cause");
             assert!(cause.contains(wanted), "{isolation}: {cause}");
+            assert!(!cause.contains("/proc/self/fd"), "{isolation}: {cause}");
+            let is_told = ["build it anew", "link it", "set `isolation"];
+            assert!(is_told.iter().any(|it| cause.contains(it)), "{cause}");
             let sessions = world.done(&["list", "--all"]);
             assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(0));
         }
@@ -191,7 +199,7 @@ fn tables_of_the_wrong_shape() {
         ),
         (
             "kind = 'dylib'\npath = '/x'",
-            "`providers.acme.sha256` is missing",
+            "`alpine provider inspect /x` prints it",
         ),
         (
             "later = 1",
@@ -225,6 +233,11 @@ fn no_repository_and_no_working_directory_names_a_provider() {
         fs::write(place.join(".alpine/config.toml"), &lines).unwrap();
     }
     let with = |provider| [&world.up("one")[..], &["--provider", provider]].concat();
+    // Settings alone are no provider either, and told as `provider list` tells them.
+    world.configure("[providers.zz]\nisolation = 'process'\n");
+    let failure = world.fails(&with("zz"), "ERR_PROVIDER_NOT_FOUND", 1);
+    let cause = text(&failure, "cause");
+    assert!(cause.contains("has settings, but no file"), "{cause}");
     for name in ["acme", shown(&path), "libacme.so", "./libacme.so"] {
         let failure = world.fails(&with(name), "ERR_PROVIDER_NOT_FOUND", 1);
         assert_eq!(text(&failure, "next_step"), "alpine provider list");

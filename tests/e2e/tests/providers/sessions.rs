@@ -107,7 +107,7 @@ fn a_session_is_brought_up_used_and_brought_down() {
 
 #[test]
 fn whatever_it_prints_standard_output_is_the_results() {
-    for way in [Way::Hosted, Way::Program] {
+    for way in WAYS {
         let world = world(way);
         let id = world.ready("one");
         let output = world.run(&["exec", &id, "--", "odd", "print", "hello"]);
@@ -122,6 +122,21 @@ fn whatever_it_prints_standard_output_is_the_results() {
         assert!(output.stderr.contains("hello"), "{way:?}: {output:#?}");
         world.done(&["down", &id]);
     }
+    // With a document on it, too.
+    let provider = |into: &Path| alpine_plugin_tests::build(into, "misbehaving/provider.c", &[]);
+    let world = World::new();
+    let file = world.env.root().join("provider");
+    fs::copy(provider(world.env.root()), &file).expect("a copy");
+    protect(&file, 0o755);
+    world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+    configured(&world, "isolation = 'in-process'\nconfig.fault = 'print'");
+    let output = world.run(&with_json(&world.up("one")));
+    let failure = alpine_testkit::json(&output);
+    let code = text(&failure, "error_code");
+    assert_eq!(code, "ERR_SANDBOX_PROVISION_FAILED", "{output:#?}");
+    assert_eq!(output.stdout.lines().count(), 1, "{output:#?}");
+    let said = "{\"schema_version\":\"v1\",\"state\":\"ready\"}\n";
+    assert!(output.stderr.contains(said), "{output:#?}");
 }
 
 #[test]
@@ -292,10 +307,85 @@ fn a_down_with_a_refused_provider_leaves_the_session_as_it_is() {
     }
     assert_eq!(world.state(&id), "ready");
     protect(&kept, 0o444);
+    // Nor does one whose settings are wrong, or that does not start, make it worse.
+    configured(&world, "config.state = 7");
+    let failure = world.fails(&["down", &id], "ERR_CONFIG_INVALID", 1);
+    let next = text(&failure, "next_step");
+    assert!(next.starts_with("${EDITOR:-vi} "), "{failure:#}");
+    assert_eq!(world.state(&id), "ready");
+    set(&world, Way::Hosted, "");
+    let dies = "(__builtin_trap(), (const alpine_provider *)0)";
+    for (given, code, exit) in [
+        (dies, "ERR_PROVIDER_CRASHED", 2),
+        ("0", "ERR_PROVIDER_INCOMPATIBLE", 1),
+    ] {
+        let file = compiled(&world, MANIFEST, given);
+        world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+        let failure = world.fails(&["down", &id], code, exit);
+        let next = text(&failure, "next_step");
+        assert_eq!(next, "alpine provider check acme", "{failure:#}");
+        assert_eq!(world.state(&id), "ready", "{given}");
+    }
+    // The one that made it is still there; how it comes back is told.
+    let back = format!("provider add {} --name acme", shown(&kept));
+    world.done(&back.split(' ').collect::<Vec<_>>());
+    let file = compiled(&world, MANIFEST, dies);
+    let replaced = world.run(&["provider", "add", shown(&file), "--name", "acme"]);
+    assert!(replaced.stderr.contains(&back), "{replaced:#?}");
+    world.done(&back.split(' ').collect::<Vec<_>>());
     assert_eq!(world.done(&["down", &id])["state"], "stopped");
     // What is over needs no provider any more.
     fs::remove_file(&kept).unwrap();
     assert_eq!(world.done(&["down", &id])["state"], "stopped");
+}
+
+/// What a `down` was interrupted in is not made worse by who only looks after it.
+#[test]
+fn a_reconcile_with_a_provider_that_does_not_start_changes_no_session() {
+    let world = world(Way::Hosted);
+    let id = world.ready("one");
+    world.fake().fault("stop", Fault::Hang, 1);
+    let down = world.start(&["down", &id]);
+    world.wait_for_call("stop");
+    down.kill();
+    assert_eq!(world.state(&id), "stopping");
+    configured(&world, "config.state = 7");
+    for words in [&["reconcile"][..], &["reconcile", &id]] {
+        let output = world.run(&with_json(words));
+        assert_eq!(output.code(), Some(2), "{output:#?}");
+        let report = alpine_testkit::json(&output);
+        let found = report["reconciled"].as_array().expect("a report");
+        let found = found.iter().find(|found| found["session_id"] == *id);
+        let found = found.expect("the session");
+        assert_eq!(found["finding"], "not_answered", "{report:#}");
+        let error = text(found, "error");
+        assert!(error.starts_with("ERR_CONFIG_INVALID: "), "{report:#}");
+        assert_eq!(world.state(&id), "stopping");
+    }
+    set(&world, Way::Hosted, "");
+    assert_eq!(world.run(&["reconcile"]).code(), Some(0));
+    assert_eq!(world.state(&id), "stopped");
+    world.assert_nothing_left();
+}
+
+/// It dies once and then works: whoever asks does not notice.
+#[test]
+fn one_that_dies_at_its_start_once_is_started_again() {
+    let world = world(Way::Program);
+    let died = world.env.root().join("died");
+    let file = world.env.root().join("provider.sh");
+    let program = env!("CARGO_BIN_EXE_alpine-fake-program");
+    let script = format!(
+        "#!/bin/sh\nif [ ! -e '{0}' ]; then : > '{0}'; kill -9 $$; fi\nexec '{program}'\n",
+        shown(&died)
+    );
+    fs::write(&file, script).expect("a script");
+    protect(&file, 0o755);
+    let id = world.ready("one");
+    world.done(&["provider", "add", shown(&file), "--name", "acme"]);
+    assert_eq!(world.done(&["down", &id])["state"], "stopped");
+    assert!(died.exists());
+    world.assert_nothing_left();
 }
 
 #[test]

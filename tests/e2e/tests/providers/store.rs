@@ -120,6 +120,10 @@ fn names() {
         let failure = world.fails(&arguments, "ERR_USAGE", 1);
         assert!(text(&failure, "cause").contains(wanted), "{failure:#}");
     }
+    let arguments = ["provider", "add", shown(&path), "--name=-a"];
+    let failure = world.fails(&arguments, "ERR_USAGE", 1);
+    let cause = text(&failure, "cause");
+    assert!(cause.contains("the first is not `-`"), "{cause}");
     world.fails(&["provider", "remove", "local"], "ERR_USAGE", 1);
     let left = fs::read_dir(world.env.alpine_home().join("plugins")).unwrap();
     assert_eq!(left.count(), 0, "what was refused is not kept");
@@ -199,6 +203,35 @@ fn many_at_once_are_all_kept() {
         .map(|one| text(one, "name"))
         .collect();
     assert_eq!(listed, names);
+}
+
+#[test]
+fn a_signal_while_another_process_has_the_store_is_told_as_any_other() {
+    let world = World::new();
+    let path = library(&world, MANIFEST);
+    world.done(&["provider", "add", shown(&path)]);
+    let plugins = world.env.alpine_home().join("plugins");
+    let lock = fs::File::open(&plugins).unwrap();
+    lock.lock().unwrap();
+    for words in [
+        &["provider", "add", shown(&path)][..],
+        &["provider", "remove", "acme"],
+    ] {
+        let running = world.start(&crate::support::with_json(words));
+        let descriptors = format!("/proc/{}/fd", running.pid());
+        let has_it = || {
+            let all = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+            let mut leads = all.filter_map(|one| fs::read_link(one.path()).ok());
+            leads.any(|path| path == plugins)
+        };
+        crate::support::wait_until("it to wait for the store", has_it);
+        running.signal(rustix::process::Signal::TERM);
+        let failure = crate::support::failed(&running.wait(), "ERR_INTERRUPTED", 143);
+        let next = text(&failure, "next_step");
+        assert!(next.starts_with("alpine provider "), "{failure:#}");
+    }
+    lock.unlock().unwrap();
+    world.done(&["provider", "remove", "acme"]);
 }
 
 #[test]
