@@ -113,6 +113,9 @@ faults! {
     KillsAtOnce: "stop kills without a graceful signal's time" => "stop.graceful";
     StopsOnce: "stop again fails" => "stop.twice";
     DestroyLeaves: "destroy leaves the workspace" => "destroy.everything";
+    DestroyRenames: "destroy gives the workspace another name" => "destroy.everything";
+    DestroyEndsNone: "destroy leaves the processes" => "destroy.everything";
+    DestroyEndsNoneUnseen: "the same, where the host can't see the workspace" => "destroy.everything";
     DestroyListed: "a destroyed sandbox is listed on" => "destroy.everything";
     DestroysOnce: "destroy again fails" => "destroy.again";
     DestroysObjects: "destroy takes durable objects along" => "destroy.objects_stay";
@@ -439,6 +442,10 @@ impl SandboxProvider for Broken {
                     isolation: self.inner.describe().await?.isolation,
                 })
             }
+            (Fault::DestroyEndsNoneUnseen, Ok(reply)) => Ok(ProvisionReply {
+                workspace_path: None,
+                ..reply
+            }),
             (_, reply) => reply,
         }
     }
@@ -762,6 +769,19 @@ impl SandboxProvider for Broken {
         let id = request.sandbox_id.clone();
         if self.is(Fault::DestroysOnce) && !self.first(format!("destroy {id}")) {
             return fail(ErrorKind::NotFound);
+        }
+        let ends_none = self.is(Fault::DestroyEndsNone) || self.is(Fault::DestroyEndsNoneUnseen);
+        if ends_none && self.first(format!("destroy {id}")) {
+            let _ = fs::remove_dir_all(self.workspace(&id));
+            let record = self.state.join("sandboxes").join(format!("{id}.json"));
+            fs::remove_file(record).unwrap();
+            let stone = self.state.join("tombstones").join(id.as_str());
+            fs::write(stone, call.meta.fence.to_string()).unwrap();
+            return Ok(DestroyReply {});
+        }
+        if self.is(Fault::DestroyRenames) {
+            let elsewhere = self.state.join(format!("{id}.old"));
+            let _ = fs::rename(self.workspace(&id), elsewhere);
         }
         let reply = self.inner.destroy(call, request).await?;
         match self.fault {
