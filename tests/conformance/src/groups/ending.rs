@@ -14,7 +14,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check!(
         Ending,
         "stop.no_process",
-        "stop answers when no process of the sandbox is left, one that ignores the graceful signal included",
+        "stop answers when no process of the sandbox is left, one that ignores the graceful signal and one that has cleared its environment included",
         no_process,
         Stop
     ),
@@ -58,10 +58,13 @@ pub(crate) const CHECKS: &[Check] = &[
 /// What takes no hint to end.
 const STUBBORN: &str = "trap \"\" TERM HUP INT";
 
-/// Leaves a process behind that writes down its life, into a file that it holds open.
-async fn haunt(sandbox: &Sandbox<'_>, trap: &str) -> Checking {
+/// What runs a program that nothing of its caller is left in: no environment, no session where `setsid` is there, no parent.
+const APART: &str = "env -i $(command -v setsid)";
+
+/// Leaves a process behind that writes down its life, into a file that it holds open; `by` starts it.
+async fn haunt(sandbox: &Sandbox<'_>, trap: &str, by: &str) -> Checking {
     let script = format!(
-        "sh -c '{trap}; exec >> beat; while :; do echo beat; sleep 0.02; done' </dev/null >/dev/null 2>&1 & until [ -s beat ]; do sleep 0.01; done"
+        "rm -f began; {by} sh -c '{trap}; exec >> beat; echo > began; while :; do echo beat; sleep 0.02; done' </dev/null >/dev/null 2>&1 & until [ -e began ]; do sleep 0.01; done"
     );
     sandbox.sh(&script).await.map(drop)
 }
@@ -144,7 +147,8 @@ async fn provisioned<'a>(bench: &'a Bench<'_>) -> Checking<(Sandbox<'a>, Option<
 
 async fn no_process(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
-    haunt(&sandbox, STUBBORN).await?;
+    haunt(&sandbox, STUBBORN, "").await?;
+    haunt(&sandbox, STUBBORN, APART).await?;
     let told = sandbox.stop(200).await?;
     let reply = told.ok("stop ends every process")?;
     let (first, second) = beats(&sandbox, visible.as_deref()).await?;
@@ -155,7 +159,8 @@ async fn no_process(bench: &Bench<'_>) -> Checking {
 
 async fn graceful(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
-    haunt(&sandbox, "trap \"sleep 0.3; echo bye >> bye; exit\" TERM").await?;
+    let last_words = "trap \"sleep 0.3; echo bye >> bye; exit\" TERM";
+    haunt(&sandbox, last_words, "").await?;
     let told = sandbox.stop(20_000).await?;
     told.ok("stop ends every process")?;
     let Some(workspace) = visible else {
@@ -186,7 +191,8 @@ async fn stop_twice(bench: &Bench<'_>) -> Checking {
 
 async fn everything(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
-    haunt(&sandbox, STUBBORN).await?;
+    haunt(&sandbox, STUBBORN, "").await?;
+    haunt(&sandbox, STUBBORN, APART).await?;
     let stored = visible.as_deref().map(Stored::of).transpose()?;
     let listed = sandbox.times_listed().await?;
     same("how often it is listed before", &1, &listed)?;
