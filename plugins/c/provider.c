@@ -3,7 +3,8 @@
  * It has the six methods that are enough; alpine's adapter does the rest. Every call runs in a thread of its own, is
  * answered once, and may come from a new process: all that is known is in files.
  *
- *   ROOT/ID/about.json   what was asked for; written last, so that a sandbox is there as a whole or not at all
+ *   ROOT/ID/about.json   what was asked for; written first, so that `list` finds what is half made
+ *   ROOT/ID/made         that it is whole
  *   ROOT/ID/fence        the highest fence that was seen
  *   ROOT/ID/stopped      that no command may begin any more
  *   ROOT/ID/workspace
@@ -41,7 +42,9 @@ __attribute__((used, section(".alpine.provider"))) static const char MANIFEST[] 
 
 #define ISOLATION                                                                                                      \
   "{\"tier\":\"process\",\"layers\":[],\"limits\":{},\"missing\":[{\"what\":\"isolation\","                            \
-  "\"why\":\"commands are plain processes of the user\",\"fix\":\"use a provider that isolates\"}]}"
+  "\"why\":\"commands are plain processes of the user\",\"fix\":\"use a provider that isolates\"},"                       \
+  "{\"what\":\"processes\",\"why\":\"one that clears its environment, loses its parent, and leaves the directory or sets "  \
+  "a `HOME` is not ended\",\"fix\":\"use a provider that isolates\"}]}"
 
 static const char DESCRIBE[] =
     "{\"name\":\"" NAME "\",\"version\":\"" VERSION "\",\"isolation\":" ISOLATION ","
@@ -171,9 +174,10 @@ static const char *const STATES[] = {"missing", "running", "exited", "missing"};
 
 static state state_of(call *call, const char *id) {
   char *destroyed = path_of(call, ".destroyed", id), *about = path_of(call, id, "about.json");
-  char *stopped = path_of(call, id, "stopped");
-  const state found = is_there(destroyed) ? DESTROYED : !is_there(about) ? MISSING : is_there(stopped) ? EXITED : RUNNING;
-  free(destroyed), free(about), free(stopped);
+  char *stopped = path_of(call, id, "stopped"), *made = path_of(call, id, "made");
+  const int runs = is_there(made) && !is_there(stopped);
+  const state found = is_there(destroyed) ? DESTROYED : !is_there(about) ? MISSING : runs ? RUNNING : EXITED;
+  free(destroyed), free(about), free(stopped), free(made);
   return found;
 }
 
@@ -211,6 +215,17 @@ static int is_gone(call *call, state found) {
 
 /* ---- processes ---- */
 
+/* Reads the numbers of `/proc/PID/stat`, at their places of proc(5); 0 where it has ended. */
+static int stat_of(int pid, unsigned long long fields[52]) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  char *stat = read_file(path, NULL), *at = stat ? strrchr(stat, ')') : NULL; /* the command's name is the second */
+  const int lives = at && strlen(at) > 2 && at[2] != 'Z' && at[2] != 'X';
+  for (int field = 3; lives && field < 52 && (at = strchr(at + 1, ' ')); field++) fields[field] = strtoull(at, NULL, 10);
+  free(stat);
+  return lives;
+}
+
 /* A process's variables. They can't be read while it executes a program: a moment, which is waited for. */
 static char *variables_of(int pid, size_t *len) {
   for (int tries = 0; tries < 1000; tries++, usleep(1000)) {
@@ -220,39 +235,78 @@ static char *variables_of(int pid, size_t *len) {
     snprintf(path, sizeof path, "/proc/%d/exe", pid);
     /* The kernel's own processes have no program. */
     if (!variables || *len || readlink(path, program, sizeof program) < 0) return variables;
-    free(variables);
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    char *stat = read_file(path, NULL), *at = stat ? strrchr(stat, ')') : NULL;
-    /* The 27th field is where its code ends in its memory, 0 until a program is there; by the 50th and the 51st the variables
-       begin and end. The command's name is the second. */
+    /* Where its code ends in its memory, 0 until a program is there; where the variables begin and end. */
     unsigned long long fields[52] = {0};
-    for (int field = 3; at && field < 52 && (at = strchr(at + 1, ' ')); field++) fields[field] = strtoull(at, NULL, 10);
-    free(stat);
-    if (fields[27] && fields[50] == fields[51]) break;
+    if (stat_of(pid, fields) && fields[27] && fields[50] == fields[51]) return variables;
+    free(variables);
   }
   return NULL;
 }
 
-/* Signals every process that bears this mark; gives how many there are. */
-static int signal_all(const char *mark, int number) {
+/* Whether a process bears the mark, or, below the directory, has cleared its environment: one with a HOME may be a shell of the
+   user's that stands there. */
+static int is_marked(int pid, const char *mark, const char *dir) {
+  static const char *const links[] = {"cwd", "root", "exe"};
+  size_t len = 0;
+  char *variables = variables_of(pid, &len);
+  int marked = 0, cleared = variables && dir;
+  for (size_t at = 0; variables && at < len; at += strlen(variables + at) + 1) {
+    marked |= !strcmp(variables + at, mark);
+    cleared &= !!strncmp(variables + at, "HOME=", 5);
+  }
+  for (int i = 0; cleared && !marked && i < 3; i++) {
+    char path[64], place[4096] = "";
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, links[i]);
+    marked = readlink(path, place, sizeof place - 1) > 0 && !strncmp(place, dir, strlen(dir)) && place[strlen(dir)] == '/';
+  }
+  free(variables);
+  return marked;
+}
+
+typedef struct process {
+  int pid, parent, ours;
+  unsigned long long started; /* tells it from a later one of the same id */
+} process;
+
+typedef struct processes {
+  process *at;
+  size_t count;
+} processes;
+
+/* Signals every process that is marked, or known already, and all that descend from these; remembers them, and gives how
+   many there are. */
+static int signal_all(processes *known, const char *mark, const char *dir, int number) {
+  processes now = {0};
   DIR *all = opendir("/proc");
-  int count = 0;
   for (struct dirent *entry; all && (entry = readdir(all));) {
-    const pid_t pid = atoi(entry->d_name);
-    if (pid <= 0) continue;
-    size_t len = 0;
-    char *environment = variables_of(pid, &len);
-    for (size_t at = 0; environment && at < len; at += strlen(environment + at) + 1) {
-      if (strcmp(environment + at, mark)) continue;
-      count++;
-      kill(pid, number);
-      if (number == SIGTERM) kill(pid, SIGCONT);
-      break;
-    }
-    free(environment);
+    const int pid = atoi(entry->d_name);
+    unsigned long long fields[52] = {0};
+    if (pid <= 0 || !stat_of(pid, fields)) continue;
+    process it = {pid, (int)fields[4], is_marked(pid, mark, dir), fields[22]};
+    for (size_t i = 0; i < known->count; i++) it.ours |= known->at[i].pid == pid && known->at[i].started == it.started;
+    process *at = realloc(now.at, (now.count + 1) * sizeof *at);
+    if (!at) abort();
+    now.at = at;
+    now.at[now.count++] = it;
   }
   if (all) closedir(all);
-  return count;
+  for (int more = 1; more;) {
+    more = 0;
+    for (process *one = now.at; one < now.at + now.count; one++) {
+      for (process *other = now.at; !one->ours && other < now.at + now.count; other++) {
+        if (other->ours && other->pid == one->parent) one->ours = more = 1;
+      }
+    }
+  }
+  free(known->at);
+  *known = (processes){now.at, 0};
+  for (process *one = now.at; one < now.at + now.count; one++) {
+    if (!one->ours) continue;
+    kill(one->pid, number);
+    if (number == SIGTERM) kill(one->pid, SIGCONT);
+    known->at[known->count++] = *one;
+  }
+  return (int)known->count;
 }
 
 static uint64_t now_ms(void) {
@@ -274,18 +328,22 @@ static int end_all(call *call, const char *dir, uint64_t grace_ms, int *forced) 
   int asked = 0, kind = 0;
   text mark = {0};
   put(&mark, MARK "%s", dir);
+  char *real = realpath(dir, NULL); /* as the kernel has it, without links */
+  processes known = {0};
   *forced = 0;
-  for (int left = 1; left && !kind;) {
+  /* Who forks and ends meanwhile may be missed by one look. */
+  for (int none = 0; none < 2 && !kind;) {
     const uint64_t passed = now_ms() - begun;
     const int force = passed >= grace_ms;
-    left = signal_all(mark.at, force ? SIGKILL : asked ? 0 : SIGTERM);
-    asked = 1;
+    const int left = signal_all(&known, mark.at, real, force ? SIGKILL : asked ? 0 : SIGTERM);
+    none = left ? 0 : none + 1;
+    asked |= left;
     *forced |= left && force;
     if (left && is_cancelled(call)) kind = failed(call, ALPINE_ERROR_CANCELLED, "the caller gave up");
     else if (left && passed > grace_ms + 5000) kind = failed(call, ALPINE_ERROR_IO, "%d processes can't be ended", left);
     else if (left) poll(NULL, 0, 5);
   }
-  free(mark.at);
+  free(mark.at), free(real), free(known.at);
   return kind;
 }
 
@@ -350,7 +408,6 @@ static uint64_t attend(call *call, command *it) {
   uint32_t granted = 0;
   if (read(call->wake, &ignored, sizeof ignored) < 0) ignored = 0;
   pthread_mutex_lock(&call->provider->lock);
-  if (call->cancelled) kill(-it->pid, SIGKILL);
   for (int number = 1; number < 64; number++) {
     if (call->signals >> number & 1) kill(-it->pid, number);
   }
@@ -398,7 +455,7 @@ static void pass_on(call *call, int *from, uint32_t code) {
 }
 
 /* Passes streams on until the command has ended, and what it wrote by then has been sent. */
-static int attend_to_end(call *call, command *it) {
+static int attend_to_end(call *call, command *it, processes *known, const char *mark) {
   int over = 0;
   for (;;) {
     const uint64_t allowed = attend(call, it);
@@ -406,6 +463,7 @@ static int attend_to_end(call *call, command *it) {
     pthread_mutex_lock(&call->provider->lock);
     const int waits = it->input >= 0 && call->input.len > 0, cancelled = call->cancelled;
     pthread_mutex_unlock(&call->provider->lock);
+    if (cancelled) signal_all(known, mark, NULL, SIGKILL);
     if (over && (cancelled || (it->output[0] < 0 && it->output[1] < 0))) break;
     struct pollfd fds[] = {{call->wake, POLLIN, 0},
                            {over ? -1 : it->ended, POLLIN, 0},
@@ -484,18 +542,21 @@ static char *about_of(call *call) {
 
 static int make(call *call, const char *about, char *workspace) {
   char *path = path_of(call, call->sandbox, "about.json"), *before = read_file(path, NULL);
+  char *dir = path_of(call, call->sandbox, ""), *tmp = path_of(call, call->sandbox, "tmp");
+  char *made = path_of(call, call->sandbox, "made");
   int kind = 0;
   if (state_of(call, call->sandbox) == DESTROYED) {
     kind = is_gone(call, DESTROYED);
   } else if (before && !(kind = raise_fence(call)) && strcmp(before, about)) {
     kind = failed(call, ALPINE_ERROR_CONFLICT, "sandbox `%s` was made with other arguments", call->sandbox);
   } else if (!before) {
-    char *tmp = path_of(call, call->sandbox, "tmp");
-    if (make_dirs(workspace) || make_dirs(tmp)) kind = failed_io(call, workspace);
-    free(tmp);
+    if (make_dirs(dir) || write_file(path, about)) kind = failed_io(call, path);
     if (!kind) kind = raise_fence(call);
-    if (!kind && write_file(path, about)) kind = failed_io(call, path);
   }
+  if (!kind && !is_there(made)) {
+    if (make_dirs(workspace) || make_dirs(tmp) || write_file(made, "")) kind = failed_io(call, dir);
+  }
+  free(dir), free(tmp), free(made);
   free(path), free(before);
   return kind;
 }
@@ -576,10 +637,12 @@ static int run(call *call, texts *argv, texts *env, const char *workspace, const
   if (why) return failed(call, ALPINE_ERROR_IO, "`%s` can't be run: %s", argv->at[0], strerror(why));
   /* Looked at when the process is there, so that no `stop` misses it. */
   const state found = state_of(call, call->sandbox);
-  if (found != RUNNING) kill(-it.pid, SIGKILL);
-  const int status = attend_to_end(call, &it);
-  /* What has a group of its own by now ends with a command that was given up. */
-  while ((found != RUNNING || is_cancelled(call)) && signal_all(mark, SIGKILL)) poll(NULL, 0, 5);
+  processes known = {0};
+  if (found != RUNNING) signal_all(&known, mark, NULL, SIGKILL);
+  const int status = attend_to_end(call, &it, &known, mark);
+  /* All that it has started ends with a command that was given up, whatever group it is in. */
+  while ((found != RUNNING || is_cancelled(call)) && signal_all(&known, mark, NULL, SIGKILL)) poll(NULL, 0, 5);
+  free(known.at);
   if (found != RUNNING) return failed(call, ALPINE_ERROR_NOT_FOUND, "sandbox `%s` does not run", call->sandbox);
   if (is_cancelled(call)) return failed(call, ALPINE_ERROR_CANCELLED, "the caller gave up");
   if (WIFEXITED(status)) put(&call->reply, "{\"exited\":%d}", WEXITSTATUS(status));

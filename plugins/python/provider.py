@@ -206,11 +206,14 @@ NAME, VERSION = "python", "0.1.0"
 # The variables that every process of a sandbox carries: its directory, and which command it is of.
 MARK, COMMAND = "ALPINE_PYTHON_SANDBOX", "ALPINE_PYTHON_COMMAND"
 ISOLATION = {"tier": "process", "layers": [], "limits": {}, "missing": [
-    {"what": "isolation", "why": "commands are plain processes of the user", "fix": "use a provider that isolates"}]}
+    {"what": what, "why": why, "fix": "use a provider that isolates"} for what, why in {
+        "isolation": "commands are plain processes of the user",
+        "processes": "one that clears its environment, loses its parent, and leaves the directory or sets a `HOME` is not ended",
+    }.items()]}
 
 
 class Directories:
-    """Sandboxes as directories: ROOT/ID/{about.json,fence,stopped,workspace}, ROOT/.destroyed/ID."""
+    """Sandboxes as directories: ROOT/ID/{about.json,fence,made,stopped,workspace}, ROOT/.destroyed/ID."""
 
     def __init__(self, asked):
         config, place = asked.get("config") or {}, asked.get("place") or {}
@@ -239,11 +242,14 @@ class Directories:
                 if before != about:
                     raise Failure("conflict", f"sandbox `{name}` was made with other arguments")
             else:
+                os.makedirs(self.path(name), mode=0o700, exist_ok=True)
+                # Before anything else of it, so that `list` finds what is half made; that it is whole is written last.
+                write(self.path(name, "about.json"), json.dumps(about))
+                self.raise_fence(name, call.fence)
+            if not os.path.exists(self.path(name, "made")):
                 os.makedirs(self.path(name, "workspace"), mode=0o700, exist_ok=True)
                 os.makedirs(self.path(name, "tmp"), mode=0o700, exist_ok=True)
-                self.raise_fence(name, call.fence)
-                # Written last, so that a sandbox is there as a whole or not at all.
-                write(self.path(name, "about.json"), json.dumps(about))
+                write(self.path(name, "made"), "")
         return {"workspace_path": self.path(name, "workspace"), "isolation": ISOLATION}
 
     def inspect(self, _call, request):
@@ -281,11 +287,12 @@ class Directories:
         try:
             # Looked at when the process is there, so that no `stop` misses it.
             self.must_run(name)
-            attend(call, child)
+            attend(call, child, command)
             call.check()
         except Failure:
-            # What has a group of its own by now ends with a command that was given up.
-            while left := list(marked(COMMAND, command)):
+            # All that it has started ends with a command that was given up, whatever group it is in.
+            left = ()
+            while left := belonging(COMMAND, command, None, left):
                 signal_each(left, signal.SIGKILL)
                 time.sleep(0.005)
             raise
@@ -350,7 +357,8 @@ class Directories:
     def state(self, name):
         if self.is_destroyed(name) or not os.path.exists(self.path(name, "about.json")):
             return "missing"
-        return "exited" if os.path.exists(self.path(name, "stopped")) else "running"
+        runs = os.path.exists(self.path(name, "made")) and not os.path.exists(self.path(name, "stopped"))
+        return "running" if runs else "exited"
 
     def must_run(self, name):
         if self.state(name) != "running":
@@ -420,7 +428,7 @@ def kill_group(child, number):
         os.killpg(child.pid, number)
 
 
-def attend(call, child):
+def attend(call, child, command):
     """Passes a command's streams on until it has ended, and what it wrote by then has been sent."""
     os.set_blocking(child.stdin.fileno(), False)
     threading.Thread(target=lambda: (child.wait(), call.wake()), daemon=True).start()
@@ -445,8 +453,10 @@ def attend(call, child):
                     stdin = None
         if owed:
             call.port.send(call.number, GRANT, owed)  # all of what was sent has been used
-        for number in [*signals, *([signal.SIGKILL] if cancelled else [])]:
+        for number in signals:
             kill_group(child, number)
+        if cancelled:
+            signal_each(belonging(COMMAND, command, None, ()), signal.SIGKILL)
         if over and (cancelled or not streams):
             return
         # What it left in the background may hold its streams for ever: that is not waited for.
@@ -470,12 +480,17 @@ def read(path):
         return file.read()
 
 
+def stat(process):
+    """What the kernel tells of a process: its state, its parent, …, from the third field of proc(5) on."""
+    return read(f"/proc/{process}/stat").rpartition(b")")[2].split()
+
+
 def environment(process):
     """A process's variables. They can't be read while it executes a program: a moment, which is waited for."""
     for _ in range(1000):
         variables = read(f"/proc/{process}/environ")
         os.readlink(f"/proc/{process}/exe")  # the kernel's own processes have no program
-        fields = read(f"/proc/{process}/stat").rpartition(b")")[2].split()
+        fields = stat(process)
         code_end, begin, end = fields[24], fields[47], fields[48]
         if variables or (code_end != b"0" and begin == end):
             return variables.split(b"\0")
@@ -483,17 +498,32 @@ def environment(process):
     return []
 
 
-def marked(variable, value):
-    """The processes that carry this."""
-    mark = f"{variable}={value}".encode()
-    for name in os.listdir("/proc"):
+def belonging(variable, value, directory, known):
+    """The processes that carry this; those below the directory that have cleared their environment: one with a `HOME` may be a
+    shell of the user's; those that were known; and all that descend from any of these. Each is its id and when it started."""
+    mark, parents, found = f"{variable}={value}".encode(), {}, set()
+    below = directory and os.path.join(os.path.realpath(directory), "")
+    for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            if name.isdigit() and mark in environment(name):
-                yield int(name)
+            fields = stat(name)
+            if fields[0] in (b"Z", b"X"):
+                continue
+            process = (int(name), fields[19])
+            parents[process] = int(fields[1])
+            variables = environment(name)
+            is_cleared = not any(one.startswith(b"HOME=") for one in variables)
+            places = (os.readlink(f"/proc/{name}/{link}") for link in ("cwd", "root", "exe"))
+            if process in known or mark in variables or below and is_cleared and any(at.startswith(below) for at in places):
+                found.add(process)
+    count = -1
+    while count != len(found):
+        count, pids = len(found), {pid for pid, _ in found}
+        found |= {process for process, parent in parents.items() if parent in pids}
+    return found
 
 
 def signal_each(processes, *numbers):
-    for pid in processes:
+    for pid, _ in processes:
         with contextlib.suppress(ProcessLookupError):
             for number in numbers:
                 os.kill(pid, number)
@@ -501,12 +531,17 @@ def signal_each(processes, *numbers):
 
 def end_all(call, directory, grace):
     """Ends every process: asks, and after the grace period forces. Says whether it had to."""
-    begun, asked, forced = time.monotonic(), False, False
-    while left := list(marked(MARK, directory)):
+    begun, left, asked, forced = time.monotonic(), (), False, False
+
+    def find():
+        return belonging(MARK, directory, directory, left)
+
+    # Who forks and ends meanwhile may be missed by one look.
+    while left := find() or find():
         call.check()
         passed = time.monotonic() - begun
         if passed > grace + 5:
-            raise Failure("io", f"processes can't be ended: {left}")
+            raise Failure("io", f"processes can't be ended: {[pid for pid, _ in left]}")
         if passed >= grace:
             forced = True
             signal_each(left, signal.SIGKILL)

@@ -2,13 +2,14 @@
 //! or by other means.
 //!
 //! A sandbox's directory holds its `workspace`, and `tmp`, which is the `TMPDIR` of its processes. Each process bears the
-//! directory in a variable of its environment, by which a call in any process finds it.
+//! directory in a variable of its environment, by which a call in any process finds it; one that has cleared its environment is
+//! found by its place or its parent, where it has kept one of them.
 
 mod command;
 
 use alpine_files::{io_error, private_dir, remove_tree};
 use alpine_provider_api::*;
-use alpine_provider_local::{Process, marked_by};
+use alpine_provider_local::{Process, belonging};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -24,16 +25,22 @@ const KILLED: Duration = Duration::from_secs(5);
 /// What a provider of plain processes has to say of its isolation.
 #[must_use]
 pub fn isolation() -> Isolation {
-    let missing = MissingLayer {
-        what: "isolation".to_owned(),
-        why: "commands are plain processes of the user".to_owned(),
+    let missing = |what: &str, why: &str| MissingLayer {
+        what: what.to_owned(),
+        why: why.to_owned(),
         fix: "use a provider that isolates".to_owned(),
     };
     Isolation {
         tier: "process".to_owned(),
         layers: Vec::new(),
         limits: BTreeMap::new(),
-        missing: vec![missing],
+        missing: vec![
+            missing("isolation", "commands are plain processes of the user"),
+            missing(
+                "processes",
+                "one that clears its environment, loses its parent, and leaves the directory or sets a `HOME` is not ended",
+            ),
+        ],
     }
 }
 
@@ -74,9 +81,10 @@ pub async fn exec(
 /// `Io` where they can't be ended.
 pub async fn end(directory: &Path, grace: Duration) -> Result<StopReply, ProviderError> {
     let begun = Instant::now();
-    let mut asked = BTreeSet::new();
+    let mark = [MARKER.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat();
+    let mut asked: BTreeSet<Process> = BTreeSet::new();
     loop {
-        let left = marked(directory);
+        let left = belonging(&mark, Some(directory), &asked);
         let force = begun.elapsed() >= grace;
         if left.is_empty() {
             let forced = force && !asked.is_empty();
@@ -106,8 +114,4 @@ pub async fn end(directory: &Path, grace: Duration) -> Result<StopReply, Provide
 /// Those of the system.
 pub fn remove(directory: &Path) -> Result<(), ProviderError> {
     remove_tree(directory).map_err(|error| io_error(directory, &error))
-}
-
-fn marked(directory: &Path) -> BTreeSet<Process> {
-    marked_by(&[MARKER.as_bytes(), b"=", directory.as_os_str().as_bytes()].concat())
 }

@@ -104,6 +104,11 @@ pub(crate) const MARKER: &str = "ALPINE_SANDBOX_KEY";
 pub(crate) const ID_VARIABLE: &str = "ALPINE_SANDBOX_ID";
 
 impl Sandbox {
+    /// The variable that every process of a caller's command carries, and its value for this one.
+    pub(crate) fn command_mark(&self, number: u64) -> (&'static str, String) {
+        ("ALPINE_COMMAND_KEY", format!("{}-{number}", self.key))
+    }
+
     /// What was asked for when it was made.
     pub(crate) fn intent(&self) -> PathBuf {
         self.dir.join("intent.json")

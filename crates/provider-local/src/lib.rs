@@ -34,6 +34,6 @@ mod tree;
 use alpine_files as file;
 pub use config::LocalConfig;
 pub use front::{Address, Front};
-pub use processes::{Process, marked_by};
+pub use processes::{Process, belonging, kill_marked, marked_by};
 pub use provider::LocalProvider;
 pub use shim::reexecuted;

@@ -7,6 +7,7 @@ use rustix::process::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A process, told from a later one of the same id by when it started.
@@ -92,8 +93,8 @@ fn pids() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Every process below this one, its zombies left out.
-fn descendants(of: u32) -> BTreeSet<Process> {
+/// Every process below these, zombies left out.
+fn descendants(of: impl IntoIterator<Item = u32>) -> BTreeSet<Process> {
     let mut children: BTreeMap<u32, Vec<Process>> = BTreeMap::new();
     for pid in pids() {
         if let Some(stat) = stat(pid) {
@@ -103,7 +104,7 @@ fn descendants(of: u32) -> BTreeSet<Process> {
         }
     }
     let mut found = BTreeSet::new();
-    let mut unseen = vec![of];
+    let mut unseen: Vec<u32> = of.into_iter().collect();
     while let Some(parent) = unseen.pop() {
         for child in children.remove(&parent).unwrap_or_default() {
             unseen.push(child.pid);
@@ -119,7 +120,7 @@ pub(crate) fn own_descendants() -> BTreeSet<Process> {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match waitid(WaitId::All, look) {
         Err(rustix::io::Errno::CHILD) => BTreeSet::new(),
-        Ok(_) | Err(_) => descendants(std::process::id()),
+        Ok(_) | Err(_) => descendants([std::process::id()]),
     }
 }
 
@@ -132,19 +133,69 @@ pub(crate) fn marked(sandbox: &Sandbox) -> BTreeSet<Process> {
 /// is found by its child, which may be where the look has been: that there is none is true when two looks say so.
 #[must_use]
 pub fn marked_by(variable: &[u8]) -> BTreeSet<Process> {
-    let look = || {
-        pids()
-            .filter_map(|pid| {
-                let process = Process::of(pid)?;
-                let environment = environment(pid)?;
-                let mut variables = environment.split(|&byte| byte == 0);
-                variables.any(|one| one == variable).then_some(process)
-            })
-            .collect::<BTreeSet<_>>()
-    };
+    twice(|| look(variable, None))
+}
+
+/// Every process of what runs as plain processes: those that have this variable in their environment, as [`marked_by`] finds
+/// them; those below the directory that have cleared their environment; those that were `known` and live; and all that descend
+/// from any of these.
+///
+/// A process that is below the directory, by where it works, its root or its program, and has a `HOME` is not taken: it may
+/// be a shell of the user's that stands there.
+#[must_use]
+pub fn belonging(
+    variable: &[u8],
+    directory: Option<&Path>,
+    known: &BTreeSet<Process>,
+) -> BTreeSet<Process> {
+    // As `/proc` has it, without links.
+    let real = directory.map(|it| fs::canonicalize(it).unwrap_or_else(|_| it.to_owned()));
+    twice(|| {
+        let mut found = look(variable, real.as_deref());
+        found.extend(known.iter().filter(|it| it.lives()));
+        found.extend(descendants(found.iter().map(|it| it.pid)));
+        found
+    })
+}
+
+/// Kills every process that has this variable, and all that descend from one, until none is left or that has taken too long.
+pub fn kill_marked(variable: &[u8]) {
+    let limit = Instant::now() + Duration::from_secs(2);
+    let mut left = belonging(variable, None, &BTreeSet::new());
+    while !left.is_empty() && Instant::now() < limit {
+        for process in &left {
+            process.signal(Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        left = belonging(variable, None, &left);
+    }
+}
+
+/// Looks once more where nothing was found.
+fn twice(look: impl Fn() -> BTreeSet<Process>) -> BTreeSet<Process> {
     Some(look())
         .filter(|it| !it.is_empty())
         .unwrap_or_else(look)
+}
+
+fn look(variable: &[u8], directory: Option<&Path>) -> BTreeSet<Process> {
+    let found = pids().filter_map(|pid| {
+        let process = Process::of(pid)?;
+        let environment = environment(pid)?;
+        let mut variables = environment.split(|&byte| byte == 0);
+        let is_marked = variables.clone().any(|one| one == variable);
+        let is_cleared = !variables.any(|one| one.starts_with(b"HOME="));
+        let is_below = |directory| is_cleared && is_below(pid, directory);
+        (is_marked || directory.is_some_and(is_below)).then_some(process)
+    });
+    found.collect()
+}
+
+fn is_below(pid: u32, directory: &Path) -> bool {
+    ["cwd", "root", "exe"].iter().any(|link| {
+        let place = fs::read_link(format!("/proc/{pid}/{link}"));
+        place.is_ok_and(|place| place.starts_with(directory))
+    })
 }
 
 /// How long a process may be taken to execute a program.
@@ -228,7 +279,10 @@ pub(crate) fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Process, descendants, marked_by};
+    use super::{Process, belonging, descendants, marked_by};
+    use std::collections::BTreeSet;
+    use std::io::{BufRead, BufReader};
+    use std::path::Path;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -256,7 +310,7 @@ mod tests {
             .spawn()
             .unwrap();
         let process = Process::of(child.id()).unwrap();
-        assert!(descendants(std::process::id()).contains(&process));
+        assert!(descendants([std::process::id()]).contains(&process));
         let stranger = Process {
             start_time: process.start_time + 1,
             ..process
@@ -267,5 +321,52 @@ mod tests {
         process.signal(rustix::process::Signal::KILL);
         child.wait().unwrap();
         assert!(!process.lives());
+    }
+
+    /// Starts this; gives the id that it prints, of a process that goes on.
+    fn started(
+        script: &str,
+        directory: &Path,
+        home: Option<&str>,
+    ) -> (std::process::Child, Process) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(directory);
+        command.env("ALPINE_MARK_FOR_TESTS", directory);
+        match home {
+            Some(home) => command.env("HOME", home),
+            None => command.env_remove("HOME"),
+        };
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        let process = Process::of(line.trim().parse().unwrap()).unwrap();
+        (child, process)
+    }
+
+    #[test]
+    fn a_process_that_has_cleared_its_environment_is_found_by_its_place_or_its_parent() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let directory = directory.path();
+        let mark = format!("ALPINE_MARK_FOR_TESTS={}", directory.display());
+        let find = |place| belonging(mark.as_bytes(), place, &BTreeSet::new());
+        let cleared = "env -i sh -c 'echo $$; exec sleep 600 >/dev/null'";
+        let orphan = started(&format!("{cleared} &"), directory, None);
+        assert!(find(Some(directory)).contains(&orphan.1));
+        let child = started(&format!("cd /; {cleared}; true"), directory, None);
+        assert!(find(None).contains(&child.1));
+        // Its parent has ended meanwhile.
+        let known = BTreeSet::from([child.1]);
+        let other = Path::new("/nowhere");
+        assert!(belonging(b"NO_SUCH=mark", Some(other), &known).contains(&child.1));
+        // Somebody who merely stands there.
+        let shell = "unset ALPINE_MARK_FOR_TESTS; exec sh -c 'echo $$; exec sleep 600 >/dev/null'";
+        let stranger = started(shell, directory, Some("/root"));
+        assert!(!find(Some(directory)).contains(&stranger.1));
+        for (mut shell, process) in [orphan, child, stranger] {
+            process.signal(rustix::process::Signal::KILL);
+            shell.wait().unwrap();
+        }
+        assert_eq!(find(Some(directory)), BTreeSet::new());
     }
 }

@@ -82,9 +82,11 @@ impl Sandboxes for Directories {
         request: &ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
         let directory = self.of(&request.sandbox_id);
-        plain::make(&directory)?;
-        // Who it belongs to: in a file, since every call may come to a new process.
+        // Who it belongs to: in a file, since every call may come to a new process, and first, since `list` has to find what
+        // is half made. That it runs is written last.
+        file::private_dir(&directory)?;
         file::write_json(&directory.join("made.json"), request, Flush::Yes)?;
+        plain::make(&directory)?;
         file::write(&directory.join("running"), b"")?;
         Ok(ProvisionReply {
             workspace_path: Some(directory.join("workspace")),

@@ -38,6 +38,7 @@ pub(crate) struct Bench<'a> {
     ids: Mutex<Vec<SandboxId>>,
     random: Mutex<Random>,
     fresh: AtomicBool,
+    note: Mutex<Option<String>>,
 }
 
 impl<'a> Bench<'a> {
@@ -49,6 +50,7 @@ impl<'a> Bench<'a> {
             ids: Mutex::default(),
             random: Mutex::new(Random::new(shared.options.seed ^ (number << 32))),
             fresh: AtomicBool::new(shared.options.fresh),
+            note: Mutex::default(),
         }
     }
 
@@ -78,6 +80,17 @@ impl<'a> Bench<'a> {
     pub(crate) fn random(&self, end: u64) -> u64 {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         random.below(end)
+    }
+
+    /// Tells something of the check, whatever it comes to; the last word counts.
+    pub(crate) fn note(&self, text: String) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// What was told of it.
+    pub(crate) fn noted(&self) -> Option<String> {
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        note.clone()
     }
 
     /// The instance that calls go to; a fresh one for each where that is asked for.

@@ -127,11 +127,13 @@ pub fn picked(only: &[String]) -> Result<Vec<Check>, String> {
     let holds = |check: &Check, text: &String| check.name.contains(text.as_str());
     let missed = |text: &&String| !all.iter().any(|check| holds(check, text));
     if let Some(text) = only.iter().find(missed) {
-        let mut words: Vec<_> = all
-            .iter()
-            .filter_map(|check| check.name.split('.').next())
-            .collect();
-        words.dedup();
+        let mut words: Vec<&str> = Vec::new();
+        for word in all.iter().filter_map(|check| check.name.split('.').next()) {
+            // Some begin in several groups alike.
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
         let words = words.join("`, `");
         return Err(format!(
             "no check's name holds `{text}`: they begin with `{words}`"

@@ -3,7 +3,7 @@
 //! [`check`] opens the [`Subject`], runs every check of [`checks`] that the subject's `describe` and its kind allow, and
 //! gives a [`Report`]. A method or feature that is announced has to work; one that is not has to answer `unsupported`.
 //! Sandboxes have to hold `sh`, and what is beside it in any small system: `cat`, `head`, `find`, `sort`, `stat`, `cksum`,
-//! `sleep`; an agent's server is tried where they hold `python3`. The machine has to hold `git`.
+//! `sleep`, `env`; an agent's server is tried where they hold `python3`. The machine has to hold `git`.
 //! Every sandbox that is made bears the ledger's id of this run alone, and is destroyed; durable objects stay, since a
 //! provider can't remove them.
 

@@ -10,7 +10,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// A fresh instance before every call, so that nothing can be kept in memory.
     pub fresh: bool,
-    /// What random choices follow from: the same seed makes the same choices.
+    /// What random choices follow from: the same seed makes the same choices, but for which steps are struck where `points`
+    /// is too small for all of them: those differ from run to run.
     pub seed: u64,
     /// How many calls are struck, at random moments, by a kill of the provider's process, and how many by being dropped; at
     /// 0, the checks of that are skipped.

@@ -46,6 +46,9 @@ pub struct Checked {
     pub verdict: Verdict,
     /// How long it took, in milliseconds.
     pub ms: u64,
+    /// What there is to tell of it, whatever it came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Checked {
@@ -57,6 +60,7 @@ impl Checked {
             reach: reach.as_str().to_owned(),
             verdict,
             ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            note: None,
         }
     }
 }
@@ -64,9 +68,11 @@ impl Checked {
 /// A run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The provider's name, as it says itself; empty where it could not be asked.
+    /// The provider's name, as it says itself; empty where it could not be asked, and then left out of the document.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub provider: String,
     /// Its version.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// How it was reached.
     pub reach: String,

@@ -82,8 +82,8 @@ async fn as_it_is(
     };
     let describe = match describe {
         Ok(describe) => describe,
-        Err((halt, log)) => {
-            report.checks = not_started(subject.reach(), &wanted, verdict(Err(halt), log));
+        Err(why) => {
+            report.checks = not_started(subject.reach(), &wanted, why);
             report.checks.iter().take(1).for_each(told);
             return Ok(report);
         }
@@ -100,7 +100,7 @@ async fn as_it_is(
     };
     for (number, check) in (0..).zip(&wanted) {
         let begun = Instant::now();
-        let (verdict, left) = one(&shared, check, number, stop).await;
+        let (verdict, left, note) = one(&shared, check, number, stop).await;
         let left = left
             .into_iter()
             .map(|left| format!("{}: {left}", check.name));
@@ -109,6 +109,7 @@ async fn as_it_is(
             return Ok(report);
         };
         let checked = Checked::new(check, subject.reach(), verdict, begun.elapsed());
+        let checked = Checked { note, ..checked };
         told(&checked);
         report.checks.push(checked);
     }
@@ -147,11 +148,12 @@ impl<F: Future<Output = ()>> Stop<F> {
     }
 }
 
-/// What it says of itself; or why it does not, and the last lines of its log.
+/// What it says of itself; or why it does not, with the last lines of its log, and when that was known.
 async fn describe(
     subject: &dyn Subject,
     options: &Options,
-) -> Result<DescribeReply, (Halt, Vec<String>)> {
+) -> Result<DescribeReply, (Verdict, Duration)> {
+    let begun = Instant::now();
     let asked = async {
         let provider = subject.open().await?;
         provider.describe().await
@@ -162,20 +164,21 @@ async fn describe(
         Err(_) => ("no answer came".to_owned(), Vec::new()),
     };
     let expected = "an answer to `describe`".to_owned();
-    Err((Halt::Broken { expected, found }, told))
+    let halt = Halt::Broken { expected, found };
+    Err((verdict(Err(halt), told), begun.elapsed()))
 }
 
 /// What a provider comes to that could not be asked what it is: one sentence is broken, whether it was to be checked or not,
 /// and no other can be checked.
-fn not_started(reach: Reach, wanted: &[Check], why: Verdict) -> Vec<Checked> {
+fn not_started(reach: Reach, wanted: &[Check], why: (Verdict, Duration)) -> Vec<Checked> {
     let skipped = Verdict::Skipped {
         why: NOT_STARTED.to_owned(),
     };
     let others = wanted.iter().filter(|check| check.name != OPENS.name);
-    let others = others.map(|check| (check, skipped.clone()));
+    let others = others.map(|check| (check, (skipped.clone(), Duration::ZERO)));
     let checks = std::iter::once((&OPENS, why)).chain(others);
     checks
-        .map(|(check, verdict)| Checked::new(check, reach, verdict, Duration::ZERO))
+        .map(|(check, (verdict, took))| Checked::new(check, reach, verdict, took))
         .collect()
 }
 
@@ -193,9 +196,9 @@ async fn one(
     check: &Check,
     number: u64,
     stop: &mut Stop<impl Future<Output = ()> + Send>,
-) -> (Option<Verdict>, Vec<String>) {
+) -> (Option<Verdict>, Vec<String>, Option<String>) {
     if let Err(halt) = gate(shared, check) {
-        return (Some(verdict(Err(halt), Vec::new())), Vec::new());
+        return (Some(verdict(Err(halt), Vec::new())), Vec::new(), None);
     }
     let bench = Bench::new(shared, number);
     let limit = shared.options.check_limit;
@@ -223,7 +226,7 @@ async fn one(
         Some(Err(panic)) => vec![format!("cleaning up panicked: {panic}")],
         None => vec!["cleaning up took too long".to_owned()],
     };
-    (verdict, left)
+    (verdict, left, bench.noted())
 }
 
 /// What the work comes to, or the words of its panic: a provider in this process must not end the kit.

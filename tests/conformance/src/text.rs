@@ -30,14 +30,19 @@ fn lines(checks: &[&Checked]) -> String {
     };
     let line = |alike: &[&Checked]| {
         let Some(Checked {
-            name, ms, verdict, ..
+            name,
+            ms,
+            verdict,
+            note,
+            ..
         }) = alike.first()
         else {
             return String::new();
         };
+        let note = note.as_ref().map_or(String::new(), |it| format!(": {it}"));
         match (verdict, alike.len() - 1) {
-            (Verdict::Pass, _) => format!("  ok    {name} ({ms} ms)\n"),
-            (Verdict::Fail { .. }, _) => format!("  FAIL  {name} ({ms} ms)\n"),
+            (Verdict::Pass, _) => format!("  ok    {name} ({ms} ms){note}\n"),
+            (Verdict::Fail { .. }, _) => format!("  FAIL  {name} ({ms} ms){note}\n"),
             (Verdict::Skipped { why }, 0) => format!("  skip  {name}: {why}\n"),
             (Verdict::Skipped { why }, more) => {
                 format!("  skip  {name} and {more} more: {why}\n")
@@ -115,6 +120,7 @@ mod tests {
             reach: reach.to_owned(),
             verdict,
             ms: 7,
+            note: None,
         }
     }
 
@@ -142,7 +148,10 @@ mod tests {
             fresh: false,
             seed: 1,
             checks: vec![
-                checked("exec.a", bare, Verdict::Pass),
+                Checked {
+                    note: Some("struck exec 2".to_owned()),
+                    ..checked("exec.a", bare, Verdict::Pass)
+                },
                 checked(
                     "exec.b",
                     bare,
@@ -160,7 +169,7 @@ mod tests {
             acme 1.2 (executable)
 
             exec and logs (executable)
-              ok    exec.a (7 ms)
+              ok    exec.a (7 ms): struck exec 2
               FAIL  exec.b (7 ms)
               skip  exec.c and 2 more: no wire
               skip  exec.f: no logs

@@ -1,14 +1,17 @@
-//! A command: a plain child process in a group of its own, which ends when nobody waits for it any more.
+//! A command: a plain child process in a group of its own, which ends when nobody waits for it any more, with all that it has
+//! started.
 
 use super::MARKER;
 use alpine_files::io_error;
 use alpine_provider_api::*;
+use alpine_provider_local::kill_marked;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
@@ -24,15 +27,30 @@ pub(super) struct Running {
 }
 
 /// The processes of a command; they are ended when this is dropped, unless the command has ended itself.
-struct Group(Option<Pid>);
+struct Group {
+    /// Of the command itself.
+    pid: Option<Pid>,
+    /// The variable that all of them carry, whatever group they are in.
+    mark: String,
+    ended: bool,
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // One that is gone already is what is wanted.
-            let _ = kill_process_group(group, Signal::KILL);
+        if !self.ended {
+            kill_marked(self.mark.as_bytes());
         }
     }
+}
+
+/// The variable that every process of a command carries, and a value that no other command has.
+fn command_mark() -> (&'static str, String) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    // The process's id may come again; what it draws does not.
+    let drawn = alpine_files::random_u32();
+    let value = format!("{}-{number}-{drawn:08x}", std::process::id());
+    ("ALPINE_PLAIN_COMMAND", value)
 }
 
 /// Starts it in the workspace of the sandbox in `directory`, which every process of it is marked with.
@@ -54,6 +72,7 @@ pub(super) fn start(
         .env
         .iter()
         .map(|(name, value)| (name, value.expose()));
+    let (name, value) = command_mark();
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -62,6 +81,7 @@ pub(super) fn start(
         .env("TMPDIR", directory.join("tmp"))
         .envs(more)
         .env(MARKER, directory)
+        .env(name, &value)
         .current_dir(&workspace)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -73,7 +93,11 @@ pub(super) fn start(
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
     Ok(Running {
         child,
-        group: Group(pid),
+        group: Group {
+            pid,
+            mark: format!("{name}={value}"),
+            ended: false,
+        },
     })
 }
 
@@ -101,7 +125,7 @@ impl Running {
             self.child.stderr.take(),
         );
         let (over, ended) = watch::channel(false);
-        let group = self.group.0;
+        let group = self.group.pid;
         let child = &mut self.child;
         let ending = async {
             let status = child.wait().await;
@@ -121,7 +145,7 @@ impl Running {
         );
         let status = status?;
         // What it left in the background may stay, until the sandbox is stopped.
-        self.group.0 = None;
+        self.group.ended = true;
         said.and(complained)?;
         Ok(match (status.code(), status.signal()) {
             (Some(code), _) => ExecReply::Exited(code),

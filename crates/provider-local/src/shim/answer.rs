@@ -57,7 +57,7 @@ impl Shim {
                 Ok(Some(Reply::Published(door)))
             }
             Request::Link { link_ms } => self.link(link_ms).map(Some),
-            Request::Exec(run) => self.unless_ending()?.exec(id, &run).map(|()| None),
+            Request::Exec(run) => self.unless_ending()?.exec(id, run).map(|()| None),
         }
     }
 
@@ -218,7 +218,7 @@ impl Shim {
     }
 
     /// Starts a command whose pipes go to its caller, and which ends with the caller's connection.
-    fn exec(&mut self, id: ClientId, run: &Run) -> Result<(), ProviderError> {
+    fn exec(&mut self, id: ClientId, mut run: Run) -> Result<(), ProviderError> {
         let Some(client) = self.clients.get_mut(&id) else {
             return Ok(());
         };
@@ -227,7 +227,9 @@ impl Shim {
             return Err(ProviderError::new(ErrorKind::InvalidArgument, message));
         }
         let (streams, pipes) = Streams::piped().map_err(no_pipe)?;
-        let pid: Pid = spawn::spawn(&self.sandbox, run, streams)?;
+        let (name, value) = self.sandbox.command_mark(id);
+        run.env.insert(name.to_owned(), Secret::new(value));
+        let pid: Pid = spawn::spawn(&self.sandbox, &run, streams)?;
         client.command = Some(pid);
         self.children.push((pid, Role::Command(id)));
         client

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::file::{self, Flush};
 use crate::isolation::isolation;
 use crate::layout::Sandbox;
-use crate::processes::{self, Process};
+use crate::processes::{self, Process, kill_marked};
 use crate::protocol::Birth;
 use crate::record::{self, AgentRecord, StateRecord};
 use alpine_provider_api::{ExecReply, LogName, ProviderError, Redactor, Secret, Server};
@@ -296,8 +296,10 @@ impl Shim {
 
     /// A caller has gone: what ran for it alone is ended.
     fn gone(&mut self, id: ClientId) {
-        if let Some(pid) = self.clients.remove(&id).and_then(|client| client.command) {
-            kill_group(pid, Signal::KILL);
+        let client = self.clients.remove(&id);
+        if client.is_some_and(|client| client.command.is_some()) {
+            let (name, value) = self.sandbox.command_mark(id);
+            kill_marked(format!("{name}={value}").as_bytes());
         }
         if let Some(install) = &mut self.install {
             let waited = install.waiters.len();

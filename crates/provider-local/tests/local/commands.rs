@@ -38,6 +38,7 @@ async fn the_environment_is_the_configured_one() {
         .collect();
     names.sort_unstable();
     let expected = [
+        "ALPINE_COMMAND_KEY",
         "ALPINE_SANDBOX_ID",
         "ALPINE_SANDBOX_KEY",
         "HOME",

@@ -12,13 +12,13 @@ pub(crate) const CHECKS: &[Check] = &[
         Arguments,
         "arguments.missing_field",
         "a request that lacks a field is `invalid_argument`, and the provider goes on",
-        crate::groups::boundary::missing_field
+        crate::groups::boundary::calls::missing_field
     ),
     check!(
         Arguments,
         "arguments.unknown_field",
         "fields that this version does not know are ignored",
-        crate::groups::boundary::unknown_field
+        crate::groups::boundary::calls::unknown_field
     ),
     check!(
         Arguments,

@@ -5,7 +5,8 @@ use crate::called::{Checking, broken, said, skip};
 use crate::catalogue::{Check, check};
 use crate::groups::life::{Life, steps};
 use alpine_provider_api::{ErrorKind, Method};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -87,19 +88,30 @@ async fn interrupted(bench: &Bench<'_>, how: Interruption) -> Checking {
     }
     let spans = rehearsed(bench).await?;
     let end = Instant::now() + bench.shared.options.check_limit / 2;
+    let mut tried: BTreeMap<_, _> = spans.keys().map(|&step| (step, 0)).collect();
+    let mut strikes = BTreeMap::new();
     let (mut tries, mut struck) = (0, 0);
     while struck < wanted && tries < wanted.saturating_mul(10) && Instant::now() < end {
         let mut life = Life::begin(bench).await?;
+        let chosen = chosen(bench, &tried, wanted - struck);
+        let mut missed = 0;
         for step in steps(&bench.shared.describe) {
-            if struck < wanted {
+            // A later step stands in for one that was over before the blow.
+            let stands_in = !chosen.contains(&step);
+            if !stands_in || missed > 0 {
                 tries += 1;
+                *tried.entry(step).or_default() += 1;
                 let span = spans.get(&step).copied().unwrap_or_default();
                 let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
                 let after = Duration::from_micros(bench.random(micros.max(1)));
-                struck += u32::from(match how {
+                let is_struck = u32::from(match how {
                     Interruption::Kill => kill_in(bench, &life, step, after).await?,
                     Interruption::Drop => drop_in(bench, &life, step, after).await?,
                 });
+                missed = missed + 1 - is_struck - u32::from(stands_in);
+                struck += is_struck;
+                *strikes.entry(step).or_default() += is_struck;
+                bench.note(told(&strikes));
             }
             life.finish(step, "after it was interrupted").await?;
         }
@@ -113,8 +125,35 @@ async fn interrupted(bench: &Bench<'_>, how: Interruption) -> Checking {
     Ok(())
 }
 
+/// The steps of the next life that are interrupted, where not all are wanted: those first that were tried least, and of
+/// these, other ones in each run.
+fn chosen(bench: &Bench<'_>, tried: &BTreeMap<Method, u32>, wanted: u32) -> BTreeSet<Method> {
+    let draw = |step: &Method| {
+        let mut hasher = DefaultHasher::new();
+        (&bench.shared.run, step.id()).hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut steps: Vec<_> = tried
+        .iter()
+        .map(|(step, count)| (count, draw(step), step))
+        .collect();
+    steps.sort_unstable();
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    let steps = steps.into_iter().take(wanted);
+    steps.map(|(_, _, step)| *step).collect()
+}
+
+/// Which steps were struck, and how often.
+fn told(strikes: &BTreeMap<Method, u32>) -> String {
+    let struck = strikes.iter().filter(|(_, count)| **count > 0);
+    let words: Vec<_> = struck
+        .map(|(step, count)| format!("{step} {count}"))
+        .collect();
+    format!("struck {}", words.join(", "))
+}
+
 /// Does this so long after now. The timers of a runtime are too coarse: many calls take less than a millisecond.
-fn after(time: Duration, then: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+pub(crate) fn after(time: Duration, then: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     let moment = Instant::now() + time;
     tokio::task::spawn_blocking(move || {
         // A sleep takes some longer than it is asked to.

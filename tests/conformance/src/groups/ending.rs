@@ -3,16 +3,18 @@
 use crate::bench::Bench;
 use crate::called::{Checking, broken, same};
 use crate::catalogue::{Check, check};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, no_input};
 use alpine_provider_api::*;
-use std::path::Path;
-use std::time::Duration;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 pub(crate) const CHECKS: &[Check] = &[
     check!(
         Ending,
         "stop.no_process",
-        "stop answers when no process of the sandbox is left, one that ignores the graceful signal included",
+        "stop answers when no process of the sandbox is left, one that ignores the graceful signal and one that has cleared its environment included",
         no_process,
         Stop
     ),
@@ -53,12 +55,59 @@ pub(crate) const CHECKS: &[Check] = &[
     ),
 ];
 
-/// Leaves a process behind that writes down its life.
-async fn haunt(sandbox: &Sandbox<'_>, trap: &str) -> Checking {
+/// What takes no hint to end.
+const STUBBORN: &str = "trap \"\" TERM HUP INT";
+
+/// What runs a program that nothing of its caller is left in: no environment, no session where `setsid` is there, no parent.
+const APART: &str = "env -i $(command -v setsid)";
+
+/// Leaves a process behind that writes down its life, into a file that it holds open; `by` starts it.
+async fn haunt(sandbox: &Sandbox<'_>, trap: &str, by: &str) -> Checking {
     let script = format!(
-        "sh -c '{trap}; while :; do echo beat >> beat; sleep 0.02; done' </dev/null >/dev/null 2>&1 & until [ -s beat ]; do sleep 0.01; done"
+        "rm -f began; {by} sh -c '{trap}; exec >> beat; echo > began; while :; do echo beat; sleep 0.02; done' </dev/null >/dev/null 2>&1 & until [ -e began ]; do sleep 0.01; done"
     );
     sandbox.sh(&script).await.map(drop)
+}
+
+/// What a workspace holds, where the host sees it: held open, so that what becomes of it can be told whatever it is called.
+#[derive(Debug)]
+struct Stored {
+    workspace: File,
+    beat: File,
+}
+
+impl Stored {
+    fn of(workspace: &Path) -> Checking<Self> {
+        let open = |path: &Path| {
+            let opened = File::open(path);
+            opened.or_else(|error| broken("the storage is readable", error.to_string()))
+        };
+        Ok(Self {
+            workspace: open(workspace)?,
+            beat: open(&workspace.join("beat"))?,
+        })
+    }
+
+    /// No process writes to it, and it is nowhere any more, or soon: what is nobody's may be deleted a little later.
+    async fn is_gone(&self) -> Checking {
+        let size = || self.beat.metadata().map(|meta| meta.len()).ok();
+        let first = size();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        same("what a process has written after destroy", &first, &size())?;
+        let at = format!("/proc/self/fd/{}", self.workspace.as_raw_fd());
+        let limit = Instant::now() + Duration::from_secs(3);
+        loop {
+            match fs::read_link(&at).map(|at| at.display().to_string()) {
+                Ok(at) if !at.ends_with(" (deleted)") && Instant::now() > limit => {
+                    return broken("nothing is left of the workspace", format!("it is `{at}`"));
+                }
+                Ok(at) if !at.ends_with(" (deleted)") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
+    }
 }
 
 /// What the process has written by now, and a while later.
@@ -89,9 +138,7 @@ async fn beats(sandbox: &Sandbox<'_>, visible: Option<&Path>) -> Checking<(Strin
     Ok((counts.remove(0), counts.remove(0)))
 }
 
-async fn provisioned<'a>(
-    bench: &'a Bench<'_>,
-) -> Checking<(Sandbox<'a>, Option<std::path::PathBuf>)> {
+async fn provisioned<'a>(bench: &'a Bench<'_>) -> Checking<(Sandbox<'a>, Option<PathBuf>)> {
     let sandbox = bench.sandbox()?;
     let reply = sandbox.provision().await?.ok("provision makes it")?;
     let visible = reply.workspace_path.filter(|path| path.is_dir());
@@ -100,7 +147,8 @@ async fn provisioned<'a>(
 
 async fn no_process(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
-    haunt(&sandbox, "trap \"\" TERM HUP INT").await?;
+    haunt(&sandbox, STUBBORN, "").await?;
+    haunt(&sandbox, STUBBORN, APART).await?;
     let told = sandbox.stop(200).await?;
     let reply = told.ok("stop ends every process")?;
     let (first, second) = beats(&sandbox, visible.as_deref()).await?;
@@ -111,7 +159,8 @@ async fn no_process(bench: &Bench<'_>) -> Checking {
 
 async fn graceful(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
-    haunt(&sandbox, "trap \"sleep 0.3; echo bye >> bye; exit\" TERM").await?;
+    let last_words = "trap \"sleep 0.3; echo bye >> bye; exit\" TERM";
+    haunt(&sandbox, last_words, "").await?;
     let told = sandbox.stop(20_000).await?;
     told.ok("stop ends every process")?;
     let Some(workspace) = visible else {
@@ -142,10 +191,26 @@ async fn stop_twice(bench: &Bench<'_>) -> Checking {
 
 async fn everything(bench: &Bench<'_>) -> Checking {
     let (sandbox, visible) = provisioned(bench).await?;
-    haunt(&sandbox, "trap \"\" TERM HUP INT").await?;
+    haunt(&sandbox, STUBBORN, "").await?;
+    haunt(&sandbox, STUBBORN, APART).await?;
+    let stored = visible.as_deref().map(Stored::of).transpose()?;
     let listed = sandbox.times_listed().await?;
     same("how often it is listed before", &1, &listed)?;
-    sandbox.destroy().await?.ok("destroy destroys it")?;
+    let script = format!("{STUBBORN}; echo > begun; while :; do sleep 0.02; done");
+    let request = sandbox.exec_request(&["sh", "-c", &script]);
+    let at = sandbox.begin(Method::Exec, &request).await?;
+    let destroying = async {
+        let began = "until [ -e begun ]; do sleep 0.01; done";
+        sandbox.sh(began).await?;
+        sandbox.destroy().await?.ok("destroy destroys it")?;
+        match &stored {
+            Some(stored) => stored.is_gone().await,
+            None => Ok(()),
+        }
+    };
+    // Who can't see into the sandbox sees that what runs there ends.
+    let running = at.end(at.provider.exec(&at.call, request, no_input()));
+    tokio::try_join!(running, destroying)?;
     bench.reopen().await;
     sandbox.is(SandboxState::Missing, "after destroy").await?;
     same("how often it is listed", &0, &sandbox.times_listed().await?)?;

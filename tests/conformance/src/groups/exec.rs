@@ -55,7 +55,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check!(
         Exec,
         "exec.cancel",
-        "a command whose call is dropped is ended",
+        "a command whose call is dropped is ended, with all that it has started",
         cancel,
         Exec
     ),
@@ -289,12 +289,16 @@ async fn unknown_program(bench: &Bench<'_>) -> Checking {
 
 async fn cancel(bench: &Bench<'_>) -> Checking {
     let sandbox = bench.sandbox()?.made().await?;
-    let script = "while :; do echo beat >> beat; sleep 0.02; done";
-    let request = sandbox.exec_request(&["sh", "-c", script]);
+    // One that is in another session, where `setsid` is there, and has lost its parent; and one that is neither.
+    let beats = "while :; do echo beat >> beat; sleep 0.02; done";
+    let script = format!(
+        "($(command -v setsid) sh -c 'echo > apart; {beats}' </dev/null >/dev/null 2>&1 &); {beats}"
+    );
+    let request = sandbox.exec_request(&["sh", "-c", &script]);
     let (_input, received) = mpsc::channel(1);
     let at = sandbox.begin(Method::Exec, &request).await?;
     let call = at.provider.exec(&at.call, request, received);
-    let began = sandbox.sh("until [ -s beat ]; do sleep 0.01; done");
+    let began = sandbox.sh("until [ -s beat ] && [ -e apart ]; do sleep 0.01; done");
     if let Some(ended) = at.end_dropped(call, began).await {
         return broken(
             "the command runs for ever",

@@ -3,8 +3,11 @@
 use crate::bench::Bench;
 use crate::called::{Checking, broken, same};
 use crate::catalogue::{Check, check};
+use crate::groups::crash::after;
+use crate::sandbox::Sandbox;
 use alpine_provider_api::*;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub(crate) const CHECKS: &[Check] = &[
     check!(
@@ -38,7 +41,7 @@ pub(crate) const CHECKS: &[Check] = &[
     check!(
         Provision,
         "provision.failing_midway",
-        "a provision that was given up is found by list where anything of it is there, and a repeat finishes it",
+        "a provision that was struck midway is found by list where anything of it is there, and a repeat finishes it",
         failing_midway,
         Provision
     ),
@@ -134,20 +137,31 @@ async fn at_once(bench: &Bench<'_>) -> Checking {
 }
 
 async fn failing_midway(bench: &Bench<'_>) -> Checking {
+    let begun = Instant::now();
+    let whole = bench.sandbox()?;
+    let told = whole.provision().await?;
+    let workspace = told.ok("provision makes it")?.workspace_path;
+    let span = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     for _ in 0..8 {
         let sandbox = bench.sandbox()?;
-        let request = sandbox.provision_request();
-        let after = Duration::from_micros(bench.random(8000));
-        let at = sandbox.begin(Method::Provision, &request).await?;
-        let call = at.provider.provision(&at.call, request);
-        drop(at.end_dropped(call, tokio::time::sleep(after)).await);
+        strike(&sandbox, Duration::from_micros(bench.random(span))).await?;
         let state = sandbox.inspect(false).await?.state;
         let listed = sandbox.times_listed().await?;
         let is_there = matches!(state, SandboxState::Running | SandboxState::Exited);
-        if is_there && listed != 1 {
+        // Its workspace is where that of another is, but for the id.
+        let is_seen = workspace.as_ref().is_some_and(|path| {
+            let path = path.to_string_lossy();
+            path.contains(whole.id.as_str())
+                && Path::new(&path.replace(whole.id.as_str(), sandbox.id.as_str())).exists()
+        });
+        if (is_there || is_seen) && listed != 1 {
+            let seen = if is_seen { "is there" } else { "is not seen" };
             return broken(
                 "what is left of a provision that was given up is listed once",
-                format!("it is `{}` and listed {listed} times", state.as_str()),
+                format!(
+                    "it is `{}`, its workspace {seen}, and it is listed {listed} times",
+                    state.as_str()
+                ),
             );
         }
         let sandbox = sandbox.made().await?;
@@ -156,6 +170,30 @@ async fn failing_midway(bench: &Bench<'_>) -> Checking {
             .await?;
         same("how often it is listed", &1, &sandbox.times_listed().await?)?;
     }
+    Ok(())
+}
+
+/// Ends a provision so long after it began: by a kill of its process, or, where there is none, by giving it up.
+async fn strike(sandbox: &Sandbox<'_>, time: Duration) -> Checking {
+    let bench = sandbox.bench;
+    bench.fresh(false);
+    let request = sandbox.provision_request();
+    let at = sandbox.begin(Method::Provision, &request).await?;
+    // It may be started with its first call only.
+    let _ = at.provider.describe().await;
+    let call = at.provider.provision(&at.call, request);
+    match bench.shared.subject.aim() {
+        Some(kill) => {
+            let killing = after(time, kill);
+            let told = at.end(call).await;
+            let _ = killing.await;
+            bench.trace.add(format!("(killed after {time:?})"));
+            bench.reopen().await;
+            told?;
+        }
+        None => drop(at.end_dropped(call, after(time, || ())).await),
+    }
+    bench.fresh(bench.shared.options.fresh);
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 
 use crate::served;
 use alpine_provider_api::*;
+use alpine_provider_local::marked_by;
 use alpine_testkit::FakeProvider;
 use async_trait::async_trait;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,6 +46,7 @@ faults! {
     MakesTwo: "provision again makes another sandbox" => "provision.twice";
     TakesOtherArguments: "provision again takes other arguments" => "provision.other_arguments";
     OneAtATime: "provision fails while another of the same id is under way" => "provision.at_once";
+    InspectsWhole: "inspect and list leave out what was not provisioned whole" => "provision.failing_midway";
     ForgetsHalf: "list leaves out what was not provisioned whole" => "provision.failing_midway";
     WrongSession: "list tells another session" => "provision.labels";
     AllLedgers: "list gives the sandboxes of every ledger" => "provision.labels";
@@ -88,6 +91,7 @@ faults! {
     IgnoresSignals: "exec does not pass signals on" => "exec.signal";
     ShellsCode: "exec answers 127 for an unknown program" => "exec.unknown_program";
     ExecOutlives: "a command outlives its call" => "exec.cancel";
+    LeavesSessions: "what a command has started in another session outlives its call" => "exec.cancel";
     PassesItsOwn: "exec passes the provider's own environment on" => "exec.environment";
     MixesOutputs: "commands that run at once get each other's status" => "exec.at_once";
     FollowEnds: "logs that are followed end at once" => "logs.follow";
@@ -109,10 +113,14 @@ faults! {
     ReadsMemory: "read_object answers from memory" => "object.corrupt";
     RestoresCorrupt: "restore of a corrupt object succeeds" => "object.corrupt";
     StopLeaves: "stop leaves a process" => "stop.no_process";
+    StopMissesCleared: "stop leaves a process that has cleared its environment" => "stop.no_process";
     HidesForce: "stop does not tell that it had to kill" => "stop.no_process";
     KillsAtOnce: "stop kills without a graceful signal's time" => "stop.graceful";
     StopsOnce: "stop again fails" => "stop.twice";
     DestroyLeaves: "destroy leaves the workspace" => "destroy.everything";
+    DestroyRenames: "destroy gives the workspace another name" => "destroy.everything";
+    DestroyEndsNone: "destroy leaves the processes" => "destroy.everything";
+    DestroyEndsNoneUnseen: "the same, where the host can't see the workspace" => "destroy.everything";
     DestroyListed: "a destroyed sandbox is listed on" => "destroy.everything";
     DestroysOnce: "destroy again fails" => "destroy.again";
     DestroysObjects: "destroy takes durable objects along" => "destroy.objects_stay";
@@ -418,10 +426,14 @@ impl SandboxProvider for Broken {
             }
             tokio::task::yield_now().await;
         }
-        if self.is(Fault::ForgetsHalf) {
+        if self.is(Fault::ForgetsHalf) || self.is(Fault::InspectsWhole) {
             // What was made is there long before it is written down.
             let made = self.inner.provision(call, request).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            let killed = Arc::clone(&self.memory().killed);
+            tokio::select! {
+                () = killed.notified() => return fail(ErrorKind::Crashed),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
             self.first(format!("whole {id}"));
             return made;
         }
@@ -439,6 +451,10 @@ impl SandboxProvider for Broken {
                     isolation: self.inner.describe().await?.isolation,
                 })
             }
+            (Fault::DestroyEndsNoneUnseen, Ok(reply)) => Ok(ProvisionReply {
+                workspace_path: None,
+                ..reply
+            }),
             (_, reply) => reply,
         }
     }
@@ -532,7 +548,11 @@ impl SandboxProvider for Broken {
 
     async fn inspect(&self, call: &Call, request: InspectRequest) -> Reply<InspectReply> {
         let workspace = self.workspace(&request.sandbox_id);
-        let mut reply = self.inner.inspect(call, request).await?;
+        let mut reply = self.inner.inspect(call, request.clone()).await?;
+        let whole = format!("whole {}", request.sandbox_id);
+        if self.is(Fault::InspectsWhole) && !self.memory().done.contains(&whole) {
+            reply.state = SandboxState::Missing;
+        }
         if self.is(Fault::MissingIsAnError) && reply.state == SandboxState::Missing {
             return fail(ErrorKind::NotFound);
         }
@@ -566,7 +586,7 @@ impl SandboxProvider for Broken {
                 let runs = |one: &ListedSandbox| one.state == SandboxState::Running;
                 reply.sandboxes.retain(runs);
             }
-            Fault::ForgetsHalf => {
+            Fault::ForgetsHalf | Fault::InspectsWhole => {
                 let memory = self.memory();
                 let whole = |one: &ListedSandbox| {
                     memory.done.contains(&format!("whole {}", one.sandbox_id))
@@ -611,6 +631,10 @@ impl SandboxProvider for Broken {
                 .map(str::to_owned)
                 .to_vec();
         }
+        if self.is(Fault::LeavesSessions) {
+            let unmarked = ["env", "-u", "FAKE_COMMAND"].map(str::to_owned);
+            request.argv.splice(0..0, unmarked);
+        }
         if self.is(Fault::ExecOutlives) {
             let (inner, call) = (self.inner.clone(), call.clone());
             let running = tokio::spawn(async move { inner.exec(&call, request, input).await });
@@ -651,7 +675,17 @@ impl SandboxProvider for Broken {
         if self.is(Fault::StopsOnce) && !self.first(format!("stop {id}")) {
             return fail(ErrorKind::NotFound);
         }
-        if self.is(Fault::StopLeaves) {
+        if self.is(Fault::StopMissesCleared) {
+            let mark = format!("FAKE_SANDBOX={}", self.workspace(&id).display());
+            loop {
+                let left = marked_by(mark.as_bytes());
+                if left.is_empty() {
+                    break;
+                }
+                left.iter().for_each(|it| it.signal(Signal::KILL));
+            }
+        }
+        if self.is(Fault::StopLeaves) || self.is(Fault::StopMissesCleared) {
             let record = self.state.join("sandboxes").join(format!("{id}.json"));
             let text = fs::read_to_string(&record).unwrap();
             let mut value: Value = serde_json::from_str(&text).unwrap();
@@ -762,6 +796,19 @@ impl SandboxProvider for Broken {
         let id = request.sandbox_id.clone();
         if self.is(Fault::DestroysOnce) && !self.first(format!("destroy {id}")) {
             return fail(ErrorKind::NotFound);
+        }
+        let ends_none = self.is(Fault::DestroyEndsNone) || self.is(Fault::DestroyEndsNoneUnseen);
+        if ends_none && self.first(format!("destroy {id}")) {
+            let _ = fs::remove_dir_all(self.workspace(&id));
+            let record = self.state.join("sandboxes").join(format!("{id}.json"));
+            fs::remove_file(record).unwrap();
+            let stone = self.state.join("tombstones").join(id.as_str());
+            fs::write(stone, call.meta.fence.to_string()).unwrap();
+            return Ok(DestroyReply {});
+        }
+        if self.is(Fault::DestroyRenames) {
+            let elsewhere = self.state.join(format!("{id}.old"));
+            let _ = fs::rename(self.workspace(&id), elsewhere);
         }
         let reply = self.inner.destroy(call, request).await?;
         match self.fault {

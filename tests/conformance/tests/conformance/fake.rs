@@ -2,6 +2,8 @@
 
 use alpine_conformance::{CompiledIn, Options, Verdict, check, check_until};
 use alpine_testkit::FakeProvider;
+use expect_test::expect;
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -40,10 +42,34 @@ async fn what_looks_at_nothing_is_no_success() {
         ..Options::default()
     };
     let none = check(&fake(&directory), &options("nope")).await;
-    assert!(none.unwrap_err().to_string().contains("`nope`"));
+    expect!["no check's name holds `nope`: they begin with `boundary`, `describe`, `arguments`, `provision`, `list`, `inspect`, `never_was`, `sync`, `install`, `start`, `open`, `exec`, `logs`, `capture`, `persist`, `object`, `restore`, `stop`, `destroy`, `fence`, `crash`"].assert_eq(&none.unwrap_err().to_string());
     let report = check(&fake(&directory), &options("crash.dropped")).await;
     let verdict = &report.unwrap().checks[0].verdict;
     assert!(matches!(verdict, Verdict::Skipped { .. }), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_strikes_fall_upon_other_steps_in_each_run_and_the_report_says_which() {
+    let directory = TempDir::new().unwrap();
+    let options = Options {
+        only: vec!["crash.dropped".to_owned()],
+        points: 2,
+        ..Options::default()
+    };
+    let mut struck = BTreeSet::new();
+    for _ in 0..4 {
+        let report = check(&fake(&directory), &options).await.unwrap();
+        let note = report.checks[0].note.clone().expect("a note");
+        assert!(
+            report.text().contains(&format!(" ms): {note}\n")),
+            "{}",
+            report.text()
+        );
+        let steps = note.strip_prefix("struck ").unwrap().split(", ");
+        struck.extend(steps.map(|one| one.split(' ').next().unwrap().to_owned()));
+    }
+    // The first two of a life, were it always the same.
+    assert!(struck.len() > 2, "{struck:?}");
 }
 
 #[tokio::test]

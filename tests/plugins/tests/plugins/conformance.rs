@@ -2,18 +2,21 @@
 //! Rust in a process of their own and Python as a program, bare and whole, is checked by the commands of the guide.
 
 use super::support::ported;
-use alpine_conformance::{Options, Report, check};
+use alpine_conformance::{Options, Report, Verdict, check};
 use alpine_plugin_tests::{By, Ported, build, library, python};
+use expect_test::{Expect, expect};
 use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 fn c(into: &Path) -> PathBuf {
     build(into, "c/provider.c", &[])
 }
 
-async fn keeps(subject: &Ported, fresh: bool) {
+/// It does, and nothing but these checks is skipped.
+async fn keeps(subject: &Ported, fresh: bool, skipped: Expect) {
     let options = Options {
         fresh,
         points: 5,
@@ -23,44 +26,114 @@ async fn keeps(subject: &Ported, fresh: bool) {
     println!("{}", report.text());
     assert!(report.is_success(), "{}", report.text());
     assert_eq!(subject.processes(), [], "a process is left");
+    let checks = report.checks.iter();
+    let names = checks.filter(|check| matches!(check.verdict, Verdict::Skipped { .. }));
+    let names: Vec<_> = names.map(|check| check.name.as_str()).collect();
+    skipped.assert_eq(&names.join("\n"));
 }
 
 /// Those in Rust are whole by themselves.
-async fn in_rust_keeps(by: By, package: &str, config: serde_json::Value, fresh: bool) {
-    let (_directory, subject) = ported(by, |_| library(package));
-    keeps(&subject.config(config), fresh).await;
+fn in_rust(by: By, package: &str, config: serde_json::Value) -> (TempDir, Ported) {
+    let (directory, subject) = ported(by, |_| library(package));
+    (directory, subject.config(config))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fake_in_process() {
-    in_rust_keeps(
-        By::InProcess,
-        "alpine-fake-plugin",
-        json!({"real": true}),
+    let (_directory, subject) = in_rust(By::InProcess, "alpine-fake-plugin", json!({"real": true}));
+    keeps(
+        &subject,
         false,
+        expect![[r#"
+        boundary.hello
+        boundary.range
+        boundary.configuration
+        boundary.second_open
+        boundary.unknown_method
+        boundary.unknown_kind
+        boundary.garbage
+        boundary.too_large
+        boundary.events_first
+        boundary.cancel
+        boundary.ping
+        boundary.credit
+        boundary.stdout
+        boundary.end
+        describe.unannounced
+        arguments.missing_field
+        arguments.unknown_field
+        start.serves
+        start.twice
+        start.not_ready
+        start.page
+        open.once
+        exec.environment
+        object.corrupt
+        crash.killed"#]],
     )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_fake_hosted_and_fresh() {
-    in_rust_keeps(
-        By::Hosted,
-        "alpine-fake-plugin",
-        json!({"real": true}),
+    let (_directory, subject) = in_rust(By::Hosted, "alpine-fake-plugin", json!({"real": true}));
+    keeps(
+        &subject,
         true,
+        expect![[r#"
+        describe.unannounced
+        start.serves
+        start.twice
+        start.not_ready
+        start.page
+        open.once
+        object.corrupt"#]],
     )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_template_in_process() {
-    in_rust_keeps(By::InProcess, "alpine-plugin-template", json!({}), false).await;
+    let (_directory, subject) = in_rust(By::InProcess, "alpine-plugin-template", json!({}));
+    keeps(
+        &subject,
+        false,
+        expect![[r#"
+        boundary.hello
+        boundary.range
+        boundary.configuration
+        boundary.second_open
+        boundary.unknown_method
+        boundary.unknown_kind
+        boundary.garbage
+        boundary.too_large
+        boundary.events_first
+        boundary.cancel
+        boundary.ping
+        boundary.credit
+        boundary.stdout
+        boundary.end
+        describe.unannounced
+        arguments.missing_field
+        arguments.unknown_field
+        start.unannounced
+        exec.environment
+        crash.killed"#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_template_hosted_and_fresh() {
-    in_rust_keeps(By::Hosted, "alpine-plugin-template", json!({}), true).await;
+    let (_directory, subject) = in_rust(By::Hosted, "alpine-plugin-template", json!({}));
+    keeps(
+        &subject,
+        true,
+        expect![[r#"
+        describe.unannounced
+        start.unannounced"#]],
+    )
+    .await;
 }
 
 /// At as many moments as the kit draws by itself.
@@ -111,8 +184,14 @@ async fn why_a_provider_did_not_start_is_told_once() {
     let skipped = report.checks.len() - 1;
     assert!(skipped > 2);
     assert_eq!(report.counts(), (0, 1, skipped));
-    // Whether it was to be checked or not.
+    // Whether it was to be checked or not; and it took a time.
     assert_eq!(report.checks[0].name, "boundary.opens");
+    assert!(report.checks[0].ms > 0);
+    let document = report.json();
+    assert_eq!(
+        (document.get("provider"), document.get("version")),
+        (None, None)
+    );
     let text = report.text();
     let last = format!("\n0 passed, 1 failed, {skipped} skipped: it did not start\n");
     assert!(text.ends_with(&last), "{text}");
@@ -130,23 +209,154 @@ async fn the_last_words_of_a_provider_that_died_are_told() {
     assert!(text.contains("| the last words"), "{text}");
 }
 
-/// A test of each way to reach it: as it is, and made whole by the adapter.
-macro_rules! keeps {
-    ($($name:ident: $by:expr, $file:expr, $whole:expr, $fresh:expr;)+) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                let (_directory, subject) = ported($by, $file);
-                let subject = if $whole { subject.adapted() } else { subject };
-                keeps(&subject, $fresh).await;
-            }
-        )+
-    };
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c_in_process() {
+    let (_directory, subject) = ported(By::InProcess, c);
+    keeps(
+        &subject,
+        false,
+        expect![[r#"
+        boundary.hello
+        boundary.range
+        boundary.configuration
+        boundary.second_open
+        boundary.unknown_method
+        boundary.unknown_kind
+        boundary.garbage
+        boundary.too_large
+        boundary.events_first
+        boundary.cancel
+        boundary.ping
+        boundary.credit
+        boundary.stdout
+        boundary.end
+        arguments.missing_field
+        arguments.unknown_field
+        arguments.hostile_names
+        sync.pinned
+        sync.whole
+        sync.twice
+        sync.given_up
+        sync.missing_commit
+        sync.token_nowhere
+        install.runs
+        install.twice
+        install.none
+        install.fails
+        install.given_up
+        start.none
+        start.serves
+        start.twice
+        start.not_ready
+        start.page
+        open.once
+        start.unannounced
+        inspect.probe
+        exec.environment
+        logs.follow
+        capture.twice
+        persist.twice
+        persist.given_up
+        persist.reads_back
+        persist.without_workspace
+        persist.destroyed
+        object.missing
+        object.corrupt
+        restore.whole
+        restore.twice
+        restore.given_up
+        stop.twice
+        destroy.objects_stay
+        crash.killed"#]],
+    )
+    .await;
 }
 
-keeps! {
-    c_in_process: By::InProcess, c, false, false;
-    c_in_process_whole: By::InProcess, c, true, false;
-    c_hosted_whole_and_fresh: By::Hosted, c, true, true;
-    python_as_a_program_whole_and_fresh: By::Exec, |_| python(), true, true;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c_in_process_whole() {
+    let (_directory, subject) = ported(By::InProcess, c);
+    keeps(
+        &subject.adapted(),
+        false,
+        expect![[r#"
+        boundary.hello
+        boundary.range
+        boundary.configuration
+        boundary.second_open
+        boundary.unknown_method
+        boundary.unknown_kind
+        boundary.garbage
+        boundary.too_large
+        boundary.events_first
+        boundary.cancel
+        boundary.ping
+        boundary.credit
+        boundary.stdout
+        boundary.end
+        describe.unannounced
+        arguments.missing_field
+        arguments.unknown_field
+        start.unannounced
+        exec.environment
+        crash.killed"#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c_hosted_whole_and_fresh() {
+    let (_directory, subject) = ported(By::Hosted, c);
+    keeps(
+        &subject.adapted(),
+        true,
+        expect![[r#"
+        boundary.hello
+        boundary.range
+        boundary.configuration
+        boundary.second_open
+        boundary.unknown_method
+        boundary.unknown_kind
+        boundary.garbage
+        boundary.too_large
+        boundary.events_first
+        boundary.cancel
+        boundary.ping
+        boundary.credit
+        boundary.stdout
+        boundary.end
+        describe.unannounced
+        arguments.missing_field
+        arguments.unknown_field
+        start.unannounced"#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_as_a_program_whole_and_fresh() {
+    let (_directory, subject) = ported(By::Exec, |_| python());
+    keeps(
+        &subject.adapted(),
+        true,
+        expect![[r#"
+        boundary.hello
+        boundary.range
+        boundary.configuration
+        boundary.second_open
+        boundary.unknown_method
+        boundary.unknown_kind
+        boundary.garbage
+        boundary.too_large
+        boundary.events_first
+        boundary.cancel
+        boundary.ping
+        boundary.credit
+        boundary.stdout
+        boundary.end
+        describe.unannounced
+        arguments.missing_field
+        arguments.unknown_field
+        start.unannounced"#]],
+    )
+    .await;
 }

@@ -4,34 +4,36 @@ use super::work::Reply;
 use alpine_provider_api::{
     Call, CallEvent, ErrorKind, ExecInput, ExecReply, ExecRequest, ProviderError,
 };
-use alpine_provider_local::{Process, marked_by};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use alpine_provider_local::{Process, belonging, kill_marked};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
 const MARK: &str = "FAKE_SANDBOX";
+const COMMAND: &str = "FAKE_COMMAND";
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A process that is killed with its whole group when nobody waits for it any more.
+/// A process that is killed with all that it has started when nobody waits for it any more.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) child: Child,
     pid: Option<Pid>,
+    mark: String,
     ended: bool,
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(pid) = self.pid.filter(|_| !self.ended) {
-            // A group that has just ended can't be killed any more.
-            let _killed = kill_process_group(pid, Signal::KILL);
+        if !self.ended {
+            kill_marked(self.mark.as_bytes());
         }
     }
 }
@@ -66,6 +68,10 @@ pub(super) fn command(argv: &[String], workspace: &Path) -> Command {
 }
 
 pub(super) fn spawn(mut command: Command, program: &str) -> Reply<Group> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let value = format!("{}-{number}", std::process::id());
+    command.env(COMMAND, &value);
     let child = command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => {
             ProviderError::new(ErrorKind::InvalidArgument, format!("`{program}`: {error}"))
@@ -76,6 +82,7 @@ pub(super) fn spawn(mut command: Command, program: &str) -> Reply<Group> {
     Ok(Group {
         child,
         pid,
+        mark: format!("{COMMAND}={value}"),
         ended: false,
     })
 }
@@ -162,12 +169,13 @@ async fn feed(
 /// Ends every process of the sandbox: gracefully, and after the grace by force. Gives whether any had to be killed.
 pub(super) async fn end(workspace: &Path, grace: Duration) -> Reply<bool> {
     let until = Instant::now() + grace;
-    for process in marked(workspace) {
+    let mut left = of(workspace, &BTreeSet::new());
+    for process in &left {
         process.signal(Signal::TERM);
     }
     let (mut forced, mut looks) = (false, 0);
     loop {
-        let left = marked(workspace);
+        left = of(workspace, &left);
         looks = if left.is_empty() { looks + 1 } else { 0 };
         // One look alone misses what is started while it goes on.
         if looks == 2 {
@@ -179,7 +187,7 @@ pub(super) async fn end(workspace: &Path, grace: Duration) -> Reply<bool> {
         }
         if !left.is_empty() && Instant::now() >= until {
             forced = true;
-            for process in left {
+            for process in &left {
                 process.signal(Signal::KILL);
             }
         }
@@ -187,6 +195,8 @@ pub(super) async fn end(workspace: &Path, grace: Duration) -> Reply<bool> {
     }
 }
 
-fn marked(workspace: &Path) -> BTreeSet<Process> {
-    marked_by(&[MARK.as_bytes(), b"=", workspace.as_os_str().as_bytes()].concat())
+/// The sandbox's processes, those that were known and live included.
+fn of(workspace: &Path, known: &BTreeSet<Process>) -> BTreeSet<Process> {
+    let mark = [MARK.as_bytes(), b"=", workspace.as_os_str().as_bytes()].concat();
+    belonging(&mark, Some(workspace), known)
 }
