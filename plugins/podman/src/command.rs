@@ -18,8 +18,8 @@ const PIECE: usize = 64 * 1024;
 /// How much of the complaints tells why a command did not start.
 const COMPLAINT: usize = 4096;
 
-/// Signals the processes of a command: the group of the one that nobody in the container has started. A process whose
-/// variables can't be read at this moment, since it executes a program, is looked at again.
+/// Signals the processes of a command: the group of the one that nobody in the container has started; what ends it ends those
+/// that have left the group, too. A process whose variables can't be read at this moment, since it executes a program, is looked at again.
 const SIGNAL: &str = r#"
 variables() { tr '\0' '\n' <"$process/environ"; } 2>/dev/null
 executes() {
@@ -31,6 +31,7 @@ for process in /proc/[0-9]*; do
     if echo "$all" | grep -qx "ALPINE_COMMAND=$1"; then
         parent=$(sed -n 's/^PPid:[[:space:]]*//p' "$process/status" 2>/dev/null)
         if [ "$parent" = 0 ]; then kill "-$2" "-${process#/proc/}" || kill "-$2" "${process#/proc/}"; fi
+        if [ "$2" = 9 ]; then kill -9 "${process#/proc/}"; fi
     fi
 done
 "#;
