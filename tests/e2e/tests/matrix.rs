@@ -128,7 +128,7 @@ fn in_parallel<T: Sync, R: Send>(work: &[T], each: impl Fn(&T) -> R + Sync) -> V
 #[test]
 fn crash_matrix() {
     let size = Size {
-        sample: 320,
+        sample: 200,
         least: 2_000,
     };
     play_all(&Fake::CompiledIn, size);
@@ -137,7 +137,7 @@ fn crash_matrix() {
 #[test]
 fn crash_matrix_of_a_hosted_provider() {
     let size = Size {
-        sample: 120,
+        sample: 80,
         least: 600,
     };
     play_all(&Fake::Hosted(Arc::new(Library::new())), size);
