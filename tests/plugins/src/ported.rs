@@ -7,6 +7,7 @@ use alpine_provider_api::{
 };
 use alpine_provider_local::{Process, marked_by};
 use alpine_provider_port::{PortConfig, PortProvider, Source, Timings};
+use alpine_testkit::is_whole;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -86,6 +87,24 @@ impl Ported {
     pub fn adapted(mut self) -> Self {
         self.adapted = true;
         self
+    }
+
+    /// The checks to be made of it, as texts that their names hold; none are all. What is checked whole in a process of its own
+    /// is checked in this one for what the way there can change.
+    #[must_use]
+    pub fn only(&self) -> &'static [&'static str] {
+        match self.by {
+            By::InProcess if !is_whole() => &[
+                "boundary",
+                "describe",
+                "arguments",
+                "provision",
+                "exec",
+                "stop",
+                "crash",
+            ],
+            By::Hosted | By::InProcess | By::Exec => &[],
+        }
     }
 
     /// The same, with a configuration.

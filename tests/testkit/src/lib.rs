@@ -12,6 +12,7 @@ mod next_step;
 mod processes;
 mod repo;
 mod run;
+mod whole;
 
 pub use clock::{TEST_EPOCH_MS, TestClock};
 pub use env::{RUN_LIMIT, TestEnv};
@@ -27,3 +28,4 @@ pub use next_step::is_command;
 pub use processes::Leftover;
 pub use repo::TestRepo;
 pub use run::{Output, json};
+pub use whole::is_whole;
