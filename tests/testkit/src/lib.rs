@@ -25,7 +25,7 @@ pub use git_server::{GitMode, GitRequest, GitServer};
 pub use http::basic;
 pub use model_server::{ModelServer, opencode};
 pub use next_step::is_command;
-pub use processes::Leftover;
+pub use processes::{Leftover, end_all_of};
 pub use repo::TestRepo;
 pub use run::{Output, json};
 pub use whole::is_whole;

@@ -55,6 +55,13 @@ pub(crate) fn belonging_to(mark: &str, root: &Path) -> Vec<Leftover> {
         .collect()
 }
 
+/// Kills the processes of a test whose own directory this is until none is left; false when some can't be killed.
+#[must_use]
+pub fn end_all_of(root: &Path) -> bool {
+    // No mark looks like a path.
+    kill_all(&root.display().to_string(), root)
+}
+
 /// Kills them until none is left; false when some can't be killed.
 pub(crate) fn kill_all(mark: &str, root: &Path) -> bool {
     let until = Instant::now() + LONGEST_KILL;

@@ -61,10 +61,11 @@ const STUBBORN: &str = "trap \"\" TERM HUP INT";
 /// What runs a program that nothing of its caller is left in: no environment, no session where `setsid` is there, no parent.
 const APART: &str = "env -i $(command -v setsid)";
 
-/// Leaves a process behind that writes down its life, into a file that it holds open; `by` starts it.
+/// Leaves a process behind that writes down its life, into a file that it holds open; `by` starts it. That its directory is gone
+/// does not end it at once, since `destroy` has to: but it ends soon, so that a provider that fails here leaves nothing for ever.
 async fn haunt(sandbox: &Sandbox<'_>, trap: &str, by: &str) -> Checking {
     let script = format!(
-        "rm -f began; {by} sh -c '{trap}; exec >> beat; echo > began; while :; do echo beat; sleep 0.02; done' </dev/null >/dev/null 2>&1 & until [ -e began ]; do sleep 0.01; done"
+        "rm -f began; {by} sh -c '{trap}; exec >> beat; echo > began; i=0; while [ -e began ] || [ $((i += 1)) -lt 150 ]; do echo beat; sleep 0.02; done' </dev/null >/dev/null 2>&1 & until [ -e began ]; do sleep 0.01; done"
     );
     sandbox.sh(&script).await.map(drop)
 }

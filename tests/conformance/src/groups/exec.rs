@@ -178,7 +178,7 @@ async fn slow_reader(bench: &Bench<'_>) -> Checking {
         let mut events = at.events().await;
         // Nobody reads meanwhile: what the command has to say can't all be held, so it waits.
         let waits = sandbox
-            .sh("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e done ] || sleep 0.1; done; cat done 2>/dev/null || echo waits")
+            .sh("for i in 1 2 3 4 5 6 7 8 9 10; do [ -e done ] || sleep 0.2; done; cat done 2>/dev/null || echo waits")
             .await?;
         let (mut place, mut tail) = (0, Vec::new());
         while place < SIZE + 3 {
@@ -296,7 +296,7 @@ async fn unknown_program(bench: &Bench<'_>) -> Checking {
 async fn cancel(bench: &Bench<'_>) -> Checking {
     let sandbox = bench.sandbox()?.made().await?;
     // One that is in another session, where `setsid` is there, and has lost its parent; and one that is neither.
-    let beats = "while :; do echo beat >> beat; sleep 0.02; done";
+    let beats = "while echo beat >> beat; do sleep 0.02; done";
     let script = format!(
         "($(command -v setsid) sh -c 'echo > apart; {beats}' </dev/null >/dev/null 2>&1 &); {beats}"
     );
