@@ -137,18 +137,11 @@ async fn separation(bench: &Bench<'_>) -> Checking {
 
 const LINE: &str = "0123456789abcde\n";
 
-/// How far the text is what `yes` says, from a place on.
+/// How far the text is what `yes` says, from a place on: its first line, and then ever the one before.
 fn fits(place: usize, text: &[u8]) -> bool {
-    let expected = LINE.as_bytes().iter().cycle().skip(place % LINE.len());
-    let begins = text.iter().take(LINE.len()).zip(expected);
-    let is_repeated = match text.split_at_checked(LINE.len()) {
-        Some((_, later)) => text.starts_with(later),
-        None => true,
-    };
-    is_repeated
-        && begins
-            .into_iter()
-            .all(|(found, expected)| found == expected)
+    let line = LINE.bytes().cycle().skip(place % LINE.len());
+    let later = text.get(LINE.len()..).unwrap_or_default();
+    text.starts_with(later) && line.zip(text).take(LINE.len()).all(|(a, b)| a == *b)
 }
 
 fn much(size: usize) -> String {
