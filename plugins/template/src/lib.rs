@@ -66,12 +66,11 @@ impl Directories {
 #[async_trait]
 impl Sandboxes for Directories {
     fn facts(&self) -> Facts {
-        let schema =
-            json!({"properties": {"root": {"type": "string"}}, "additionalProperties": false});
+        let root = json!({"root": {"type": "string"}});
         Facts {
             network: Network::Shared,
             exec_signals: true,
-            config_schema: Some(schema),
+            config_schema: Some(json!({"properties": root, "additionalProperties": false})),
             ..Facts::new("template", env!("CARGO_PKG_VERSION"), plain::isolation())
         }
     }
@@ -82,8 +81,7 @@ impl Sandboxes for Directories {
         request: &ProvisionRequest,
     ) -> Result<ProvisionReply, ProviderError> {
         let directory = self.of(&request.sandbox_id);
-        // Who it belongs to: in a file, since every call may come to a new process, and first, since `list` has to find what
-        // is half made. That it runs is written last.
+        // In files: the next call may come to another process. Whose it is first: `list` has to find what is half made.
         file::private_dir(&directory)?;
         file::write_json(&directory.join("made.json"), request, Flush::Yes)?;
         plain::make(&directory)?;
@@ -113,8 +111,8 @@ impl Sandboxes for Directories {
         let mut all = Vec::new();
         for entry in self.root.read_dir().into_iter().flatten().flatten() {
             // What can't be read belongs to nobody.
-            let path = entry.path().join("made.json");
-            let made = file::read_json::<ProvisionRequest>(&path).unwrap_or_default();
+            let made = file::read_json::<ProvisionRequest>(&entry.path().join("made.json"));
+            let made = made.unwrap_or_default();
             if let Some(made) = made.filter(|it| it.ledger_id == ledger_id) {
                 all.push(ListedSandbox {
                     state: self.state(&made.sandbox_id)?,

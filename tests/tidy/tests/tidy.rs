@@ -158,6 +158,12 @@ fn arrows_only_run_down() {
 }
 
 #[test]
+fn what_teams_copy_is_short() {
+    let template = root().join("plugins/template/src/lib.rs");
+    assert!(std::fs::read_to_string(template).unwrap().lines().count() <= 150);
+}
+
+#[test]
 fn files_are_short() {
     let too_long: Vec<_> = CODE
         .into_iter()

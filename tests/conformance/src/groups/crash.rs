@@ -79,6 +79,9 @@ enum Interruption {
     Drop,
 }
 
+/// How many interruptions are tried at least before too few have struck a call.
+const TRIES: u32 = 200;
+
 /// Leads lives whose every step is interrupted once and then repeated, until as many interruptions as are asked for struck
 /// a call that was under way.
 async fn interrupted(bench: &Bench<'_>, how: Interruption) -> Checking {
@@ -86,12 +89,12 @@ async fn interrupted(bench: &Bench<'_>, how: Interruption) -> Checking {
     if wanted == 0 {
         return skip("no moments are asked for: `points` is 0");
     }
-    let spans = rehearsed(bench).await?;
+    let mut spans = rehearsed(bench).await?;
     let end = Instant::now() + bench.shared.options.check_limit / 2;
     let mut tried: BTreeMap<_, _> = spans.keys().map(|&step| (step, 0)).collect();
     let mut strikes = BTreeMap::new();
     let (mut tries, mut struck) = (0, 0);
-    while struck < wanted && tries < wanted.saturating_mul(10) && Instant::now() < end {
+    while struck < wanted && tries < wanted.saturating_mul(10).max(TRIES) && Instant::now() < end {
         let mut life = Life::begin(bench).await?;
         let chosen = chosen(bench, &tried, wanted - struck);
         let mut missed = 0;
@@ -101,13 +104,17 @@ async fn interrupted(bench: &Bench<'_>, how: Interruption) -> Checking {
             if !stands_in || missed > 0 {
                 tries += 1;
                 *tried.entry(step).or_default() += 1;
-                let span = spans.get(&step).copied().unwrap_or_default();
+                let span = spans.entry(step).or_default();
                 let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
                 let after = Duration::from_micros(bench.random(micros.max(1)));
                 let is_struck = u32::from(match how {
                     Interruption::Kill => kill_in(bench, &life, step, after).await?,
                     Interruption::Drop => drop_in(bench, &life, step, after).await?,
                 });
+                if is_struck == 0 {
+                    // It took less than that; but the latest moments are not to be lost to one quick call.
+                    *span = (*span + after) / 2;
+                }
                 missed = missed + 1 - is_struck - u32::from(stands_in);
                 struck += is_struck;
                 *strikes.entry(step).or_default() += is_struck;
